@@ -1,0 +1,91 @@
+#include "tensors.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "../kernels/chunks.h"
+#include "dlpack.h"
+
+namespace py = pybind11;
+
+namespace fused_penalty {
+namespace {
+
+const DLPackExchangeAPI* exchange_api(PyTypeObject* type) {
+  const auto capsule = py::reinterpret_steal<py::object>(
+      PyObject_GetAttrString(reinterpret_cast<PyObject*>(type), "__dlpack_c_exchange_api__"));
+  if (!capsule) {
+    PyErr_Clear();
+    return nullptr;
+  }
+  const auto* api =
+      static_cast<const DLPackExchangeAPI*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
+  if (!api) PyErr_Clear();
+  return api && api->header.version.major == DLPACK_MAJOR_VERSION ? api : nullptr;
+}
+
+// The one switch over dtypes in this file; -1 where the kernels have no such dtype.
+int dtype_of(DLDataType type) {
+  if (type.lanes != 1) return -1;
+  if (type.code == kDLBfloat && type.bits == 16) return static_cast<int>(DType::kBFloat16);
+  if (type.code != kDLFloat) return -1;
+  if (type.bits == 16) return static_cast<int>(DType::kFloat16);
+  if (type.bits == 32) return static_cast<int>(DType::kFloat32);
+  if (type.bits == 64) return static_cast<int>(DType::kFloat64);
+  return -1;
+}
+
+int64_t element_count(const DLTensor& t) {
+  return std::accumulate(t.shape, t.shape + t.ndim, int64_t{1}, std::multiplies<>());
+}
+
+// True where the elements fill their memory without gap or overlap, in whatever order of dimensions.
+bool is_dense(const DLTensor& t) {
+  int64_t expected = 1;
+  bool row_major = true;
+  for (int d = t.ndim - 1; d >= 0 && row_major; --d) {
+    row_major = t.shape[d] == 1 || t.strides[d] == expected;
+    expected *= t.shape[d];
+  }
+  if (row_major) return true;
+  std::vector<int> order(t.ndim);
+  std::iota(order.begin(), order.end(), 0);
+  std::sort(order.begin(), order.end(), [&](int a, int b) { return t.strides[a] < t.strides[b]; });
+  expected = 1;
+  for (int d : order) {
+    if (t.shape[d] == 1) continue;
+    if (t.strides[d] != expected) return false;
+    expected *= t.shape[d];
+  }
+  return true;
+}
+
+}  // namespace
+
+Tensors::Tensors(const py::list& list) {
+  addresses.reserve(list.size());
+  sizes.reserve(list.size());
+  layout.reserve(list.size());
+  PyTypeObject* last_type = nullptr;
+  const DLPackExchangeAPI* api = nullptr;
+  for (const py::handle item : list) {
+    if (Py_TYPE(item.ptr()) != last_type) {
+      last_type = Py_TYPE(item.ptr());
+      api = exchange_api(last_type);
+    }
+    DLTensor t;
+    if (!api || !api->dltensor_from_py_object_no_sync) throw py::type_error("not a tensor that DLPack can show");
+    if (api->dltensor_from_py_object_no_sync(item.ptr(), &t)) throw py::error_already_set();
+    const int dtype = dtype_of(t.dtype);
+    const int64_t size = element_count(t);
+    if (dtype < 0 || (size && !t.data)) throw py::type_error("not a tensor that the kernels can read");
+    if (size && !is_dense(t)) irregular.push_back(static_cast<int64_t>(addresses.size()));
+    const std::pair<int, int> device{t.device.device_type, t.device.device_id};
+    if (std::find(devices.begin(), devices.end(), device) == devices.end()) devices.push_back(device);
+    addresses.push_back(static_cast<const char*>(t.data) + t.byte_offset);
+    sizes.push_back(size);
+    layout.push_back(layout_of(size, static_cast<DType>(dtype)));
+  }
+}
+
+}  // namespace fused_penalty

@@ -1,0 +1,57 @@
+// Chunk: the unit of work, a run of consecutive elements of one leaf. The Python planner (`_plan.py`)
+// writes the table of chunks; the CPU and the GPU launchers read it. What is static stands here, so
+// that a table is a constant of a plan; addresses are passed beside it.
+#pragma once
+
+#include <cstdint>
+
+namespace fused_penalty {
+
+enum class DType : uint32_t { kFloat16, kBFloat16, kFloat32, kFloat64 };
+
+// What is done with each element beside summing |d| and d*d (d = x - anchor). A launcher takes it as a
+// compile-time tag; a new operation is a line here and a branch in the walk.
+enum class Op : uint32_t {
+  kSums,      // nothing
+  kGradient,  // out = a * sign(d) + b * d
+};
+
+struct Chunk {
+  uint64_t span;
+  uint32_t leaf;  // index into the pointer table
+  uint32_t tag;
+
+  constexpr int64_t offset() const { return static_cast<int64_t>(span >> 24); }  // in elements
+  constexpr int64_t length() const { return static_cast<int64_t>(span & 0xffffff); }
+  constexpr DType dtype() const { return static_cast<DType>(tag & 3); }
+  constexpr bool has_l1() const { return (tag >> 2) & 1; }  // else: l1 is a static zero
+  constexpr bool has_l2() const { return (tag >> 3) & 1; }
+  constexpr uint32_t slot() const { return tag >> 4; }  // the row of sums and of strengths
+};
+static_assert(sizeof(Chunk) == 16, "_plan.py writes 16 bytes a chunk");
+
+// Size and dtype of a leaf in one word.
+constexpr uint64_t layout_of(int64_t size, DType dtype) {
+  return static_cast<uint64_t>(size) << 2 | static_cast<uint64_t>(dtype);
+}
+
+// The first chunk that lies outside its leaf or slot or has another dtype; -1 if the table is sound.
+inline int64_t first_misfit(const Chunk* chunks, int64_t count, const uint64_t* layouts, int64_t leaves,
+                            int64_t slots) {
+  for (int64_t i = 0; i < count; ++i) {
+    const Chunk& c = chunks[i];
+    const bool fits = c.leaf < leaves && c.slot() < slots &&
+                      c.offset() + c.length() <= static_cast<int64_t>(layouts[c.leaf] >> 2) &&
+                      static_cast<DType>(layouts[c.leaf] & 3) == c.dtype();
+    if (!fits) return i;
+  }
+  return -1;
+}
+
+// The two sums of a chunk (partial) or of a slot (final).
+struct Sums {
+  double abs;
+  double square;
+};
+
+}  // namespace fused_penalty

@@ -1,0 +1,29 @@
+// The CPU launcher: raw pointers, a plan's table of chunks and a source of helpers in; sums and arrays
+// out. Framework-free.
+#pragma once
+
+#include <cstdint>
+
+#include "../chunks.h"
+#include "isa.h"
+#include "parallel.h"
+
+namespace fused_penalty::cpu {
+
+struct Launch {
+  Op op;
+  const Chunk* chunks;
+  int64_t chunk_count;
+  const void* const* x;       // one address a leaf
+  const void* const* anchor;  // the same, or null
+  void* const* out;           // the same, or null for Op::kSums
+  const double* strengths;    // (slots, 2): a and b of the subgradient, or null for Op::kSums
+  Sums* sums;                 // (slots): written
+  int64_t slot_count;
+};
+
+// The partial sums of chunks are added to their slots in the order of the table, whichever thread
+// made them.
+void launch(const Launch&, Helpers&, Isa isa = best_isa());
+
+}  // namespace fused_penalty::cpu

@@ -1,0 +1,150 @@
+// Elements in memory <-> lanes in registers. The namespace inside is anonymous: each instruction set
+// compiles its own copy, and the linker must not merge them.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+namespace fused_penalty::cpu {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kRegister = 64;
+#elif defined(__AVX2__)
+constexpr int kRegister = 32;
+#else
+constexpr int kRegister = 16;
+#endif
+
+struct Half {
+  uint16_t bits;
+};
+struct BFloat16 {
+  uint16_t bits;
+};
+
+template <class Lane, int kBytes>
+struct VectorOf {
+  typedef Lane type __attribute__((vector_size(kBytes)));
+};
+template <class Lane, int kBytes = kRegister>
+using Vector = typename VectorOf<Lane, kBytes>::type;
+
+using Floats = Vector<float>;
+using Doubles = Vector<double>;
+using Words = Vector<uint32_t>;  // the bits of Floats
+
+// The register that computes with elements of type T: float for the 16-bit types.
+template <class T>
+struct ComputeIn {
+  using type = Floats;
+};
+template <>
+struct ComputeIn<double> {
+  using type = Doubles;
+};
+template <class T>
+using Register = typename ComputeIn<T>::type;
+
+template <class V>
+inline V load_bits(const void* p) {
+  V v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+template <class To, class From>
+inline To bit_cast(From v) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  std::memcpy(&to, &v, sizeof to);
+  return to;
+}
+
+inline Floats load(const float* p) { return load_bits<Floats>(p); }
+inline Doubles load(const double* p) { return load_bits<Doubles>(p); }
+inline void store(float* p, Floats v) { std::memcpy(p, &v, sizeof v); }
+inline void store(double* p, Doubles v) { std::memcpy(p, &v, sizeof v); }
+
+// 16-bit elements to the low halves of 32-bit lanes and back. The compiler's own conversion of vectors
+// takes about twice the instructions on x86.
+#if defined(__AVX512F__)
+inline Words load_words(const void* p) {
+  return bit_cast<Words>(_mm512_cvtepu16_epi32(load_bits<__m256i>(p)));
+}
+inline void store_words(void* p, Words v) {
+  const __m256i out = _mm512_cvtepi32_epi16(bit_cast<__m512i>(v));
+  std::memcpy(p, &out, sizeof out);
+}
+#elif defined(__AVX2__)
+inline Words load_words(const void* p) {
+  return bit_cast<Words>(_mm256_cvtepu16_epi32(load_bits<__m128i>(p)));
+}
+inline void store_words(void* p, Words v) {
+  const __m256i in = bit_cast<__m256i>(v);
+  const __m128i out = _mm_packus_epi32(_mm256_castsi256_si128(in), _mm256_extracti128_si256(in, 1));
+  std::memcpy(p, &out, sizeof out);
+}
+#else
+using Shorts = Vector<uint16_t, kRegister / 2>;
+inline Words load_words(const void* p) { return __builtin_convertvector(load_bits<Shorts>(p), Words); }
+inline void store_words(void* p, Words v) {
+  const Shorts out = __builtin_convertvector(v, Shorts);
+  std::memcpy(p, &out, sizeof out);
+}
+#endif
+
+inline Floats load(const BFloat16* p) { return bit_cast<Floats>(load_words(p) << 16); }
+inline void store(BFloat16* p, Floats v) {
+  const Words bits = bit_cast<Words>(v);
+  const Words rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;  // to nearest, ties to even
+  store_words(p, v != v ? (bits >> 16) | 0x40 : rounded);
+}
+
+#if defined(__AVX512F__)
+inline Floats load(const Half* p) {
+  return bit_cast<Floats>(_mm512_cvtph_ps(load_bits<__m256i>(p)));
+}
+inline void store(Half* p, Floats v) {
+  const __m256i out = _mm512_cvtps_ph(bit_cast<__m512>(v), _MM_FROUND_TO_NEAREST_INT);
+  std::memcpy(p, &out, sizeof out);
+}
+#elif defined(__F16C__)
+inline Floats load(const Half* p) {
+  return bit_cast<Floats>(_mm256_cvtph_ps(load_bits<__m128i>(p)));
+}
+inline void store(Half* p, Floats v) {
+  const __m128i out = _mm256_cvtps_ph(bit_cast<__m256>(v), _MM_FROUND_TO_NEAREST_INT);
+  std::memcpy(p, &out, sizeof out);
+}
+#else
+// Half to float: move exponent and mantissa, then repair what has another bias. No denormal float
+// appears on the way, so the result does not depend on the flush-to-zero mode of the thread.
+inline Floats load(const Half* p) {
+  const Words half = load_words(p);
+  const Words body = (half & 0x7fff) << 13;
+  const Words exponent = body & (31u << 23);
+  const Words normal = body + (112u << 23);
+  const Words infinite = body + (224u << 23);  // inf and NaN: the largest exponent stays the largest
+  const Floats tiny = bit_cast<Floats>(body + (113u << 23)) - bit_cast<Floats>(Words{} + (113u << 23));
+  const Words shifted = exponent == (31u << 23) ? infinite : exponent == 0 ? bit_cast<Words>(tiny) : normal;
+  return bit_cast<Floats>(shifted | (half & 0x8000) << 16);
+}
+// Float to half, to nearest and ties to even. Adding 0.5 aligns a result below 2^-14 with the last bit.
+inline void store(Half* p, Floats v) {
+  const Words bits = bit_cast<Words>(v);
+  const Words body = bits & 0x7fffffff;
+  const Words normal = (body + 0xfff + ((body >> 13) & 1) - (112u << 23)) >> 13;
+  const Words tiny = bit_cast<Words>(bit_cast<Floats>(body) + 0.5f) - (126u << 23);
+  const Words quiet = 0x7e00 | (body >> 13 & 0x3ff);
+  Words half = body < (113u << 23) ? tiny : normal;
+  half = body >= 0x477ff000 ? Words{} + 0x7c00 : half;  // 65520 and above round to inf
+  half = body > (255u << 23) ? quiet : half;
+  store_words(p, half | (bits >> 16 & 0x8000));
+}
+#endif
+
+}  // namespace
+}  // namespace fused_penalty::cpu

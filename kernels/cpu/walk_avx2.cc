@@ -1,0 +1,7 @@
+#include "walk.h"
+
+namespace fused_penalty::cpu {
+
+WalkChunk avx2_walk(Op op, bool anchored) { return choose_walk(op, anchored); }
+
+}  // namespace fused_penalty::cpu

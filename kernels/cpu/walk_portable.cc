@@ -1,0 +1,7 @@
+#include "walk.h"
+
+namespace fused_penalty::cpu {
+
+WalkChunk portable_walk(Op op, bool anchored) { return choose_walk(op, anchored); }
+
+}  // namespace fused_penalty::cpu

@@ -1,0 +1,143 @@
+"""One table of backends: name, framework, devices, how to load it, and why it is not available.
+
+A loader returns the launcher module or raises ImportError with the reason. A new backend is a row here.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ._errors import bad
+
+ENVIRONMENT = "FUSED_PENALTY_BACKEND"
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A row: `devices` are JAX platforms or torch device types; "any" is every one of them."""
+
+    name: str
+    framework: str
+    devices: tuple[str, ...]
+    load: Callable[[], Any]
+
+    def reason(self) -> str | None:
+        """Why it is unavailable, or None."""
+        return _attempt(self)[1]
+
+    def launcher(self) -> Any:
+        launcher, reason = _attempt(self)
+        if reason is not None:
+            raise bad(
+                RuntimeError, "backend", f"{self.name!r} is not available for {self.framework}: {reason}",
+                "See fused_penalty.backends(); leave backend=None to have one chosen",
+            )  # fmt: skip
+        return launcher
+
+
+@functools.cache
+def _attempt(row: Backend) -> tuple[Any, str | None]:
+    try:
+        return row.load(), None
+    except ImportError as e:
+        return None, str(e)
+
+
+def _native(module: str, built: str) -> Any:
+    try:
+        return importlib.import_module(f".{module}", __package__)
+    except ModuleNotFoundError as e:
+        if e.name != f"{__package__}.{module}":
+            raise
+        raise ImportError(f"its native module was not built; {built}") from None
+
+
+def _load_jax_cpu() -> Any:
+    native = _native("_cpu", "install from source with a C++20 compiler")
+    ffi = importlib.import_module("._jax_ffi", __package__)
+    ffi.register(native.ffi_targets(), "cpu")
+    return ffi
+
+
+def _load_torch_cpu() -> Any:
+    _native("_cpu", "install from source with a C++20 compiler")
+    return importlib.import_module("._torch_cpu", __package__)
+
+
+def _load_module(name: str) -> Callable[[], Any]:
+    return lambda: importlib.import_module(f".{name}", __package__)
+
+
+BACKENDS = (
+    Backend("cpu", "jax", ("cpu",), _load_jax_cpu),
+    Backend("cpu", "torch", ("cpu",), _load_torch_cpu),
+    Backend("reference", "jax", ("any",), _load_module("reference")),
+    Backend("reference", "torch", ("any",), _load_module("reference_torch")),
+)
+
+
+def rows(framework: str, name: str | None) -> list[Backend]:
+    """The rows that a call may use, best first: all available ones by default, else exactly the named one.
+
+    Raises ValueError for an unknown name and RuntimeError for one that is not available.
+    """
+    name = name or os.environ.get(ENVIRONMENT) or None
+    mine = [row for row in BACKENDS if row.framework == framework]
+    if name is None:
+        return [row for row in mine if row.reason() is None]
+    named = [row for row in mine if row.name == name]
+    if not named:
+        known = ", ".join(repr(row.name) for row in mine)
+        raise bad(
+            ValueError, "backend", f"{name!r} is unknown for {framework}",
+            f"Use one of {known}, or None to have one chosen",
+        )  # fmt: skip
+    for row in named:
+        row.launcher()  # raises with the reason
+    return named
+
+
+def choose(framework: str, name: str | None, device: str) -> Backend:
+    """The row that runs on `device`: the first that fits, or the named one, which must fit."""
+    allowed = rows(framework, name)
+    for row in allowed:
+        if row.devices == ("any",) or device in row.devices:
+            return row
+    raise bad(
+        ValueError, "backend", f"{allowed[0].name!r} runs on {', '.join(allowed[0].devices)}, not on {device}",
+        "Move the parameters, or leave backend=None to have one chosen",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Table:
+    """What `backends()` returns: rows of (backend, framework, device, available, why not)."""
+
+    rows: tuple[tuple[str, str, str, bool, str], ...]
+
+    def __str__(self) -> str:
+        head = ("backend", "framework", "device", "available", "why not")
+        cells = [head, *((n, f, d, "yes" if ok else "no", why) for n, f, d, ok, why in self.rows)]
+        width = [max(len(row[i]) for row in cells) for i in range(len(head))]
+        return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, width, strict=True)).rstrip() for row in cells)
+
+    __repr__ = __str__
+
+
+def backends() -> Table:
+    """The table of backends, whether each can run in this process, and if not, why.
+
+    >>> import fused_penalty as fp
+    >>> [row[0] for row in fp.backends().rows if row[1] == "jax"]
+    ['cpu', 'reference']
+    """
+    found = []
+    for row in BACKENDS:
+        reason = row.reason()
+        found.append((row.name, row.framework, ", ".join(row.devices), reason is None, reason or ""))
+    return Table(tuple(found))

@@ -1,0 +1,49 @@
+"""The errors of bad input, made in one place: each names argument, leaf path, value and remedy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+FLOATS = "float16, bfloat16, float32 or float64"
+
+
+def bad(
+    kind: type[Exception], argument: str, what: str, remedy: str, *, path: str | None = None
+) -> Exception:
+    """The error `kind` for `argument` (at the leaf `path`): what is wrong and what to do."""
+    where = argument if path is None else f"{argument} at {path or '<root>'!r}"
+    return kind(f"{where}: {what}. {remedy}")
+
+
+def describe(value: Any) -> str:
+    """A short description of a value for an error message."""
+    text = repr(value)
+    if len(text) > 60 or "\n" in text:
+        text = f"a {type(value).__module__}.{type(value).__qualname__}"
+    return text
+
+
+def bad_dtype(path: str, dtype: Any) -> Exception:
+    return bad(
+        TypeError,
+        "params",
+        f"a leaf of dtype {dtype}, but a penalty needs {FLOATS}",
+        "Leave it out with mask=, for example a mask that is False at this path",
+        path=path,
+    )
+
+
+def bad_object(path: str, value: Any, arrays: str) -> Exception:
+    return bad(
+        TypeError,
+        "params",
+        f"{describe(value)} is not {arrays}",
+        "Filter the tree first (for example equinox.filter(model, equinox.is_inexact_array)) or use mask=",
+        path=path,
+    )
+
+
+def bad_anchor(path: str, what: str) -> Exception:
+    return bad(
+        ValueError, "anchor", what, "Give an anchor with the structure, shapes and dtypes of params", path=path
+    )

@@ -1,0 +1,148 @@
+"""Leaves in groups -> one launch -> sums for each group. Batching and the choice of platform; no calculus.
+
+vmap turns every row of a batched leaf into a slot of the plan, so a batched call is still one launch
+and the kernels know nothing about batches.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
+
+from . import _backends
+from ._plan import BOTH, DTYPES, Plan
+
+Arrays = Sequence[jax.Array]
+
+
+def result_dtype(leaves: Arrays) -> Any:
+    """float32, or float64 if any leaf is."""
+    return jnp.float64 if any(x.dtype == jnp.float64 for x in leaves) else jnp.float32
+
+
+def sums(
+    backend: str | None, of_leaf: tuple[int, ...], leaves: Arrays, anchors: Arrays
+) -> tuple[jax.Array, jax.Array]:
+    """(sums (groups, 2), one). `one` is a scalar 1 that exists only once the leaves have been read."""
+    return _batched_sums(backend, of_leaf, 0)(*leaves, *anchors)
+
+
+def gradients(
+    backend: str | None,
+    of_leaf: tuple[int, ...],
+    terms: tuple[int, ...],
+    strengths: jax.Array,
+    leaves: Arrays,
+    anchors: Arrays,
+) -> tuple[jax.Array, ...]:
+    """(sums (groups, 2), gradient...); strengths (groups, 2) are the factors of sign(d) and of d."""
+    return _batched_gradients(backend, of_leaf, terms, 0)(strengths, *leaves, *anchors)
+
+
+def _dispatch(backend: str | None, verb: str, *operands: jax.Array, **static: Any) -> Any:
+    """Lowers to the launcher of the platform that is compiled for."""
+    branches: dict[str, Callable[..., Any]] = {}
+    for row in _backends.rows("jax", backend):
+        function = functools.partial(_apply, getattr(row.launcher(), verb), **static)
+        for platform in row.devices:
+            branches.setdefault("default" if platform == "any" else platform, function)
+    if list(branches) == ["default"]:
+        return branches["default"](*operands)
+    return jax.lax.platform_dependent(*operands, **branches)
+
+
+def _apply(function: Callable[..., Any], *operands: jax.Array, plan: Plan, dtype: Any, lead: int) -> Any:
+    return tuple(function(plan, *operands[:lead], operands[lead:], dtype))
+
+
+@functools.cache
+def _batched_sums(backend: str | None, of_leaf: tuple[int, ...], batch_rank: int) -> Callable[..., Any]:
+    """The call on arrays that begin with `batch_rank` batch dimensions, each 1 or the batch size."""
+    n = len(of_leaf)
+
+    @custom_vmap
+    def call(*arrays: jax.Array) -> Any:
+        if len(arrays) > n:  # a leaf and its anchor are read together: give both the rows of either
+            arrays = _align(arrays[:n], arrays[n:], batch_rank)
+        leaves = arrays[:n]
+        shapes = [x.shape[:batch_rank] for x in leaves]
+        first: dict[tuple[int, tuple[int, ...]], int] = {}  # leaves that add to the same sums
+        count = 0
+        for key in sorted(set(zip(of_leaf, shapes, strict=True))):
+            first[key] = count
+            count += math.prod(key[1])
+        keys = list(zip(of_leaf, shapes, strict=True))
+        plan = _plan(leaves, batch_rank, [first[k] for k in keys], [BOTH] * n)
+        total, one = _dispatch(backend, "slot_sums", *arrays, plan=plan, dtype=result_dtype(leaves), lead=0)
+        return (_per_group(total, first, shapes) if batch_rank else total), one
+
+    @call.def_vmap
+    def _(axis_size: int, in_batched: Sequence[bool], *arrays: jax.Array) -> Any:
+        rows = [x if b else x[None] for x, b in zip(arrays, in_batched, strict=True)]
+        return _batched_sums(backend, of_leaf, batch_rank + 1)(*rows), (True, False)
+
+    return call
+
+
+def _align(leaves: Arrays, anchors: Arrays, batch_rank: int) -> tuple[jax.Array, ...]:
+    pairs = []
+    for x, a in zip(leaves, anchors, strict=True):
+        batch = jnp.broadcast_shapes(x.shape[:batch_rank], a.shape[:batch_rank])
+        pairs.append([jnp.broadcast_to(v, batch + v.shape[batch_rank:]) for v in (x, a)])
+    return tuple(x for x, _ in pairs) + tuple(a for _, a in pairs)
+
+
+def _plan(leaves: Arrays, batch_rank: int, slots: Sequence[int], terms: Sequence[int]) -> Plan:
+    return Plan(
+        tuple(math.prod(x.shape[batch_rank:]) for x in leaves),
+        tuple(DTYPES.index(x.dtype.name) for x in leaves),
+        tuple(slots),
+        tuple(math.prod(x.shape[:batch_rank]) for x in leaves),
+        tuple(terms),
+    )
+
+
+def _per_group(total: jax.Array, first: dict[Any, int], shapes: list[tuple[int, ...]]) -> jax.Array:
+    """(slots, 2) -> (batch..., groups, 2): unbatched and batched leaves of a group have sums of their own."""
+    batch = jnp.broadcast_shapes(*set(shapes))
+    groups: list[Any] = [0.0] * (1 + max(group for group, _ in first))
+    for (group, shape), start in first.items():
+        rows = total[start : start + math.prod(shape)].reshape(*shape, 2)
+        groups[group] = groups[group] + jnp.broadcast_to(rows, (*batch, 2))
+    return jnp.stack(groups, axis=-2)
+
+
+@functools.cache
+def _batched_gradients(
+    backend: str | None, of_leaf: tuple[int, ...], terms: tuple[int, ...], batch_rank: int
+) -> Callable[..., Any]:
+    """As `_batched_sums`; every array gets the whole batch, since every gradient has it."""
+    n = len(of_leaf)
+
+    @custom_vmap
+    def call(strengths: jax.Array, *arrays: jax.Array) -> Any:
+        groups = strengths.shape[-2]
+        batch = jnp.broadcast_shapes(*{x.shape[:batch_rank] for x in (strengths, *arrays)})
+        whole = [jnp.broadcast_to(x, batch + x.shape[batch_rank:]) for x in arrays]
+        table = jnp.broadcast_to(strengths, batch + strengths.shape[batch_rank:])
+        table = jnp.moveaxis(table, -2, 0).reshape(-1, 2)  # slot = group * rows + row
+        slots = [g * math.prod(batch) for g in of_leaf]
+        plan = _plan(whole[:n], batch_rank, slots, [terms[g] for g in of_leaf])
+        total, *found = _dispatch(
+            backend, "slot_gradients", table, *whole, plan=plan, dtype=result_dtype(arrays[:n]), lead=1
+        )
+        return jnp.moveaxis(total.reshape(groups, *batch, 2), 0, -2), *found
+
+    @call.def_vmap
+    def _(axis_size: int, in_batched: Sequence[bool], *operands: jax.Array) -> Any:
+        rows = [x if b else x[None] for x, b in zip(operands, in_batched, strict=True)]
+        # No operand is batched in none of the rows: custom_vmap calls this rule only for a batch.
+        return _batched_gradients(backend, of_leaf, terms, batch_rank + 1)(*rows), (True,) * (n + 1)
+
+    return call

@@ -1,0 +1,78 @@
+"""Leaf sizes and dtypes -> Plan: which chunk of which leaf adds to which sum. NumPy only.
+
+A *slot* is one pair of sums (Σ|x|, Σx²). How leaves map to slots is the caller's choice: a slot a leaf, a
+slot for all leaves of one strength, or under vmap a slot for each row of a batched leaf. The launchers
+know nothing but chunks and slots; `kernels/chunks.h` is the other reader of this layout.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+
+DTYPES = ("float16", "bfloat16", "float32", "float64")  # in the order of DType in kernels/chunks.h
+CHUNK = 1 << 16  # elements
+MAX_OFFSET, MAX_SLOTS = 1 << 40, 1 << 28
+
+L1, L2 = 1, 2  # terms of a leaf: a bit that is not set is a strength that is statically zero
+BOTH = L1 | L2
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The chunk layout of a list of leaves; hashable, so that it can key a cache.
+
+    Leaf i has `rows[i]` rows of `sizes[i]` elements; row r adds to slot `slots[i] + r`.
+    """
+
+    sizes: tuple[int, ...]
+    dtypes: tuple[int, ...]  # indices into DTYPES
+    slots: tuple[int, ...]
+    rows: tuple[int, ...]
+    terms: tuple[int, ...]
+
+    @functools.cached_property
+    def slot_count(self) -> int:
+        return max((s + r for s, r in zip(self.slots, self.rows, strict=True)), default=0)
+
+    @functools.cached_property
+    def table(self) -> np.ndarray:
+        """(chunks, 4) uint32: struct Chunk of kernels/chunks.h."""
+        sizes, rows = np.array(self.sizes, np.int64), np.array(self.rows, np.int64)
+        if (sizes * rows >= MAX_OFFSET).any() or self.slot_count > MAX_SLOTS:
+            raise ValueError(
+                f"params: a leaf of {MAX_OFFSET:,} elements or more, or more than {MAX_SLOTS:,} sums. "
+                "Split the leaf or map over fewer rows"
+            )
+        per_row = -(-sizes // CHUNK)
+        counts = per_row * rows
+        leaf = np.repeat(np.arange(len(sizes)), counts)
+        index = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        row, chunk = np.divmod(index, np.maximum(per_row, 1)[leaf])
+        start = chunk * CHUNK
+        length = np.minimum(CHUNK, sizes[leaf] - start)
+        span = ((row * sizes[leaf] + start) << 24 | length).astype(np.uint64)
+        slot = np.array(self.slots, np.int64)[leaf] + row
+        kind = np.array(self.terms, np.int64)[leaf] << 2 | np.array(self.dtypes, np.int64)[leaf]
+        table = np.empty((len(leaf), 4), np.uint32)
+        table[:, 0] = span & 0xFFFFFFFF
+        table[:, 1] = span >> np.uint64(32)
+        table[:, 2] = leaf
+        table[:, 3] = slot << 4 | kind
+        return table
+
+
+@functools.lru_cache(maxsize=256)
+def plan_of_layout(layout: bytes, terms: tuple[int, ...] | int) -> Plan:
+    """The plan with a slot a leaf, from the bytes of `size << 2 | dtype` that the native reader gives."""
+    words = np.frombuffer(layout, np.uint64)
+    n = len(words)
+    return Plan(
+        tuple((words >> np.uint64(2)).tolist()),
+        tuple((words & np.uint64(3)).tolist()),
+        tuple(range(n)),
+        (1,) * n,
+        terms if isinstance(terms, tuple) else (terms,) * n,
+    )

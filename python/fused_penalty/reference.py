@@ -1,0 +1,136 @@
+"""The penalty in plain jnp, to read and to fall back on. No native code, no custom differentiation rule.
+
+    penalty            Σ_i ( l1 · Σ|x_i| + l2 · Σ x_i² )
+    penalty_and_grad   the same, and l1 · sign(x_i) + 2 · l2 · x_i with sign(±0) = 0
+    sums               Σ|x_i| and Σ x_i² for each leaf
+
+These take a pytree and two scalars. `fused_penalty.jax` with `backend="reference"` adds masks, strengths for
+each leaf, anchors and differentiation, and calls `slot_sums` where another backend calls its kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ._plan import Plan
+
+RUN = 32  # float32 additions in a row; beyond that the sum is carried in two float32
+
+
+def _wide(x: jax.Array) -> jax.Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _add_pairs(a: Sequence[jax.Array], b: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """(high, low) + (high, low): the rounding error of the sum (Knuth's two-sum) goes to the low part."""
+    high = a[0] + b[0]
+    back = high - a[0]
+    error = (a[0] - (high - back)) + (b[0] - back)
+    # An infinite sum has no rounding error; inf - inf would make it NaN.
+    return high, jnp.where(jnp.isfinite(high), error, 0) + (a[1] + b[1])
+
+
+def accurate_sum(v: jax.Array) -> jax.Array:
+    """Σv over the last axis, to about 1e-7 relative for values of one sign, without a wider type."""
+    if v.dtype == jnp.float64:
+        return jnp.sum(v, axis=-1)
+    padding = [(0, 0)] * (v.ndim - 1) + [(0, -v.shape[-1] % RUN)]
+    runs = jnp.sum(jnp.pad(v, padding).reshape(*v.shape[:-1], RUN, -1), axis=-2)
+    zero = jnp.zeros((), v.dtype)
+    high, low = jax.lax.reduce((runs, jnp.zeros_like(runs)), (zero, zero), _add_pairs, (runs.ndim - 1,))
+    return high + low
+
+
+@jax.jit
+def row_sums(x: jax.Array) -> jax.Array:
+    """(..., 2): Σ|x| and Σx² over the last axis, in float32 or wider."""
+    x = _wide(x)
+    return jnp.stack([accurate_sum(jnp.abs(x)), accurate_sum(x * x)], axis=-1)
+
+
+def sums(params: Any) -> tuple[jax.Array, jax.Array]:
+    """(Σ|x_i|, Σx_i²), each of shape (leaves,).
+
+    >>> from fused_penalty import reference
+    >>> reference.sums({"w": jnp.array([1.0, -2.0])})[1].tolist()
+    [5.0]
+    """
+    found = jnp.stack([row_sums(jnp.ravel(x)) for x in jax.tree.leaves(params)])
+    return found[:, 0], found[:, 1]
+
+
+def penalty(params: Any, l1: Any = 0.0, l2: Any = 0.0) -> jax.Array:
+    """Σ_i ( l1·Σ|x_i| + l2·Σx_i² ), a scalar.
+
+    >>> from fused_penalty import reference
+    >>> float(reference.penalty([jnp.array([1.0, -2.0])], l1=1.0, l2=0.5))
+    5.5
+    """
+    absolute, square = sums(params)
+    first, second = accurate_sum(absolute), accurate_sum(square)
+    return jnp.where(l1 == 0, 0, l1 * first) + jnp.where(l2 == 0, 0, l2 * second)
+
+
+def penalty_and_grad(params: Any, l1: Any = 0.0, l2: Any = 0.0) -> tuple[jax.Array, Any]:
+    """The penalty and its gradient, a pytree like params.
+
+    >>> from fused_penalty import reference
+    >>> reference.penalty_and_grad([jnp.array([0.0, -2.0])], l1=1.0, l2=0.5)[1][0].tolist()
+    [0.0, -3.0]
+    """
+
+    def gradient(x: jax.Array) -> jax.Array:
+        d = _wide(x)
+        return (l1 * jnp.sign(d) + 2 * l2 * d).astype(x.dtype)
+
+    return penalty(params, l1, l2), jax.tree.map(gradient, params)
+
+
+# The backend: what fused_penalty.jax calls.
+
+
+def _rows(plan: Plan, arrays: Sequence[jax.Array]) -> list[jax.Array]:
+    """Each leaf as (rows, size), minus its anchor where there are anchors."""
+    n = len(plan.sizes)
+    shapes = list(zip(plan.rows, plan.sizes, strict=True))
+    found = [_wide(x).reshape(s) for x, s in zip(arrays[:n], shapes, strict=True)]
+    if len(arrays) == n:
+        return found
+    return [x - _wide(a).reshape(x.shape) for x, a in zip(found, arrays[n:], strict=True)]
+
+
+def slot_sums(plan: Plan, arrays: Sequence[jax.Array], dtype: Any) -> tuple[jax.Array, jax.Array]:
+    """(sums (slots, 2), one) of leaves followed by their anchors, if any."""
+    members: dict[int, list[jax.Array]] = {}  # leaves that share their slots
+    for x, first in zip(_rows(plan, arrays), plan.slots, strict=True):
+        members.setdefault(first, []).append(row_sums(x).astype(dtype))
+    totals = [
+        m[0] if len(m) == 1 else accurate_sum(jnp.stack(m, axis=-1)) for _, m in sorted(members.items())
+    ]
+    # The echo: a 1 that exists only once the sums do.
+    return jax.lax.optimization_barrier((jnp.concatenate(totals), jnp.float32(1)))
+
+
+def slot_gradients(
+    plan: Plan, strengths: jax.Array, arrays: Sequence[jax.Array], dtype: Any
+) -> tuple[jax.Array, ...]:
+    """(sums (slots, 2), gradient...): strengths (slots, 2) hold the factors of sign(d) and of d."""
+    totals, _ = slot_sums(plan, arrays, dtype)
+    gradients = []
+    for x, d, first, terms in zip(arrays, _rows(plan, arrays), plan.slots, plan.terms, strict=False):
+        rows = strengths[first : first + d.shape[0]].astype(d.dtype)
+        gradients.append(term_gradient(d, rows[:, :1], rows[:, 1:], terms).reshape(x.shape).astype(x.dtype))
+    return totals, *gradients
+
+
+def term_gradient(d: jax.Array, a: Any, b: Any, terms: int) -> jax.Array:
+    """a·sign(d) + b·d, without a term that is statically absent (0·inf would be NaN)."""
+    first = a * jnp.sign(d) if terms & 1 else None
+    second = b * d if terms & 2 else None
+    if first is None or second is None:
+        return jnp.zeros_like(d) if first is second else (second if first is None else first)
+    return first + second
