@@ -3,6 +3,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+
 #include "../kernels/cpu/launch.h"
 #include "jax_cpu.h"
 #include "tensors.h"
@@ -53,7 +55,7 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("best_isa", &cpu::best_isa);
 
   py::class_<Tensors>(m, "Tensors")
-      .def(py::init<const py::list&>())
+      .def(py::init<const py::list&, const Tensors*>(), py::arg("tensors"), py::arg("like") = nullptr)
       .def_property_readonly(
           "layout",
           [](const Tensors& t) {
@@ -65,7 +67,12 @@ PYBIND11_MODULE(_cpu, m) {
                                for (const void* p : t.addresses) out.push_back(reinterpret_cast<uintptr_t>(p));
                                return out;
                              })
-      .def_readonly("sizes", &Tensors::sizes)
+      .def_property_readonly("has_float64",
+                             [](const Tensors& t) {
+                               return std::any_of(t.layout.begin(), t.layout.end(), [](uint64_t word) {
+                                 return dtype_of_layout(word) == DType::kFloat64;
+                               });
+                             })
       .def_readonly("devices", &Tensors::devices)
       .def_readonly("irregular", &Tensors::irregular);
 

@@ -62,13 +62,19 @@ bool is_dense(const DLTensor& t) {
 
 }  // namespace
 
-Tensors::Tensors(const py::list& list) {
+Tensors::Tensors(const py::list& list, const Tensors* like) {
+  if (like && like->layout.size() != list.size()) throw py::value_error("the lists differ in length");
   addresses.reserve(list.size());
-  sizes.reserve(list.size());
   layout.reserve(list.size());
   PyTypeObject* last_type = nullptr;
   const DLPackExchangeAPI* api = nullptr;
   for (const py::handle item : list) {
+    if (like && item.is_none()) {
+      const size_t i = addresses.size();
+      addresses.push_back(nullptr);
+      layout.push_back(like->layout[i]);
+      continue;
+    }
     if (Py_TYPE(item.ptr()) != last_type) {
       last_type = Py_TYPE(item.ptr());
       api = exchange_api(last_type);
@@ -83,7 +89,6 @@ Tensors::Tensors(const py::list& list) {
     const std::pair<int, int> device{t.device.device_type, t.device.device_id};
     if (std::find(devices.begin(), devices.end(), device) == devices.end()) devices.push_back(device);
     addresses.push_back(static_cast<const char*>(t.data) + t.byte_offset);
-    sizes.push_back(size);
     layout.push_back(layout_of(size, static_cast<DType>(dtype)));
   }
 }

@@ -14,10 +14,10 @@ class Tensors {
  public:
   // Throws TypeError where an item is no dense array (sparse, meta, nested, ...) or its dtype is not
   // one of the four; the caller then looks for the culprit and its name.
-  explicit Tensors(const pybind11::list& list);
+  // `like`: None in the list then stands for an absent array (address 0) of that tensor's layout.
+  Tensors(const pybind11::list& list, const Tensors* like);
 
   std::vector<const void*> addresses;
-  std::vector<int64_t> sizes;
   // layout_of each tensor; its bytes are the key under which a plan is cached.
   std::vector<uint64_t> layout;
   // (DLPack device type, device index), once for each device that occurs.

@@ -34,6 +34,8 @@ static_assert(sizeof(Chunk) == 16, "_plan.py writes 16 bytes a chunk");
 constexpr uint64_t layout_of(int64_t size, DType dtype) {
   return static_cast<uint64_t>(size) << 2 | static_cast<uint64_t>(dtype);
 }
+constexpr int64_t size_of_layout(uint64_t layout) { return static_cast<int64_t>(layout >> 2); }
+constexpr DType dtype_of_layout(uint64_t layout) { return static_cast<DType>(layout & 3); }
 
 // The first chunk that lies outside its leaf or slot or has another dtype; -1 if the table is sound.
 inline int64_t first_misfit(const Chunk* chunks, int64_t count, const uint64_t* layouts, int64_t leaves,
@@ -41,8 +43,8 @@ inline int64_t first_misfit(const Chunk* chunks, int64_t count, const uint64_t* 
   for (int64_t i = 0; i < count; ++i) {
     const Chunk& c = chunks[i];
     const bool fits = c.leaf < leaves && c.slot() < slots &&
-                      c.offset() + c.length() <= static_cast<int64_t>(layouts[c.leaf] >> 2) &&
-                      static_cast<DType>(layouts[c.leaf] & 3) == c.dtype();
+                      c.offset() + c.length() <= size_of_layout(layouts[c.leaf]) &&
+                      dtype_of_layout(layouts[c.leaf]) == c.dtype();
     if (!fits) return i;
   }
   return -1;

@@ -10,13 +10,14 @@ constexpr int64_t kElementsPerThread = 512 * 1024;  // below this a helper costs
 }
 
 void launch(const Launch& call, Helpers& pool, Isa isa) {
-  const WalkChunk walk = walk_for(isa, call.op, call.anchor != nullptr);
+  const bool anchored = call.anchor != nullptr;
+  const WalkChunk write = walk_for(isa, call.op, anchored), read = walk_for(isa, Op::kSums, anchored);
   std::vector<Sums> partials(call.chunk_count);
   const auto body = [&](int64_t i) {
     const Chunk& chunk = call.chunks[i];
-    const ChunkArrays arrays{call.x[chunk.leaf], call.anchor ? call.anchor[chunk.leaf] : nullptr,
+    const ChunkArrays arrays{call.x[chunk.leaf], anchored ? call.anchor[chunk.leaf] : nullptr,
                              call.out ? call.out[chunk.leaf] : nullptr};
-    partials[i] = walk(chunk, arrays, call.strengths ? call.strengths + 2 * chunk.slot() : nullptr);
+    partials[i] = (arrays.out ? write : read)(chunk, arrays, call.strengths ? call.strengths + 2 * chunk.slot() : nullptr);
   };
 
   int64_t elements = 0;

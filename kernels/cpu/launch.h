@@ -16,7 +16,7 @@ struct Launch {
   int64_t chunk_count;
   const void* const* x;       // one address a leaf
   const void* const* anchor;  // the same, or null
-  void* const* out;           // the same, or null for Op::kSums
+  void* const* out;           // the same, or null for Op::kSums; a null address: that leaf is only read
   const double* strengths;    // (slots, 2): a and b of the subgradient, or null for Op::kSums
   Sums* sums;                 // (slots): written
   int64_t slot_count;

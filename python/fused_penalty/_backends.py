@@ -86,7 +86,6 @@ def rows(framework: str, name: str | None) -> list[Backend]:
 
     Raises ValueError for an unknown name and RuntimeError for one that is not available.
     """
-    name = name or os.environ.get(ENVIRONMENT) or None
     mine = [row for row in BACKENDS if row.framework == framework]
     if name is None:
         return [row for row in mine if row.reason() is None]
@@ -100,6 +99,14 @@ def rows(framework: str, name: str | None) -> list[Backend]:
     for row in named:
         row.launcher()  # raises with the reason
     return named
+
+
+def requested(framework: str, name: str | None) -> str | None:
+    """The name asked for by argument or environment, checked; None lets the library choose."""
+    name = name or os.environ.get(ENVIRONMENT) or None
+    if name is not None:
+        rows(framework, name)
+    return name
 
 
 def choose(framework: str, name: str | None, device: str) -> Backend:

@@ -78,6 +78,9 @@ def terms_of(l1: Any, l2: Any) -> int:
 def group(l1: Sequence[Any], l2: Sequence[Any]) -> Groups:
     """Groups by distinct pair: static strengths are equal by value, device scalars by identity."""
 
+    if len(set(map(id, l1))) == 1 == len(set(map(id, l2))):  # one pair for all, the common case
+        return Groups((0,) * len(l1), (l1[0],), (l2[0],), (terms_of(l1[0], l2[0]),))
+
     def key(strength: Any) -> tuple[str, Any]:
         return ("value", strength) if isinstance(strength, float) else ("object", id(strength))
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from . import _backends
 from . import _jax_core as core
 from ._jax_select import Selection, select
 from ._plan import BOTH
@@ -67,6 +68,7 @@ def penalty(
     0.028855
     """
     s = select(params, l1, l2, mask, anchor)
+    backend = _backends.requested("jax", backend)
     if not s.leaves:
         return jnp.float32(0)
     spec, strengths = _spec(s, backend)
@@ -98,6 +100,7 @@ def penalty_and_grad(
     (4.0, [0.0, -3.0])
     """
     s = select(params, l1, l2, mask, anchor)
+    backend = _backends.requested("jax", backend)
     found: list[Any] = []
     value = jnp.float32(0)
     if s.leaves:
@@ -122,6 +125,7 @@ def sums(
     ([7.0, 2.0], [25.0, 4.0], ('a', 'b'))
     """
     s = select(params, 0.0, 0.0, mask, anchor, with_paths=True)
+    backend = _backends.requested("jax", backend)
     assert s.paths is not None
     if not s.leaves:
         return Sums(jnp.zeros(0), jnp.zeros(0), ())
