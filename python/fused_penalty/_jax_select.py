@@ -77,7 +77,7 @@ def select(
         leaves,
         _anchors(anchor, treedef, index, leaves, paths),
         tuple(paths()[i] for i in index) if with_paths else None,
-        group(*strengths),
+        group(len(leaves), *strengths),
     )
 
 

@@ -68,6 +68,8 @@ class Groups:
 
     @property
     def leaf_terms(self) -> tuple[int, ...]:
+        if len(self.terms) == 1:
+            return self.terms * len(self.of_leaf)
         return tuple(self.terms[g] for g in self.of_leaf)
 
 
@@ -75,11 +77,14 @@ def terms_of(l1: Any, l2: Any) -> int:
     return BOTH & ~(L1 if is_static_zero(l1) else 0) & ~(L2 if is_static_zero(l2) else 0)
 
 
-def group(l1: Sequence[Any], l2: Sequence[Any]) -> Groups:
-    """Groups by distinct pair: static strengths are equal by value, device scalars by identity."""
+def group(leaves: int, l1: Sequence[Any], l2: Sequence[Any]) -> Groups:
+    """Groups by distinct pair: static strengths are equal by value, device scalars by identity.
 
-    if len(set(map(id, l1))) == 1 == len(set(map(id, l2))):  # one pair for all, the common case
-        return Groups((0,) * len(l1), (l1[0],), (l2[0],), (terms_of(l1[0], l2[0]),))
+    A sequence of one strength stands for all leaves.
+    """
+    if len(l1) == len(l2) == 1:
+        return Groups((0,) * leaves, tuple(l1), tuple(l2), (terms_of(l1[0], l2[0]),))
+    l1, l2 = (values if len(values) == leaves else [values[0]] * leaves for values in (l1, l2))
 
     def key(strength: Any) -> tuple[str, Any]:
         return ("value", strength) if isinstance(strength, float) else ("object", id(strength))
@@ -119,13 +124,13 @@ def resolve_strengths(
     is_device: IsScalar,
     broadcast: Broadcast,
 ) -> list[Any]:
-    """One checked strength for each selected leaf, in order."""
+    """Checked strengths: one for each selected leaf, in order, or a single one for all."""
     if isinstance(value, (ByPath, ByLeaf)):
         found = value.resolve(argument, paths(), leaves, selected)
     else:
         tree = broadcast(argument, value)
         if tree is None:
-            return [check_strength(argument, value, is_device)] * sum(selected)
+            return [check_strength(argument, value, is_device)]
         found = tree
     return [
         check_strength(argument, v, is_device, path)

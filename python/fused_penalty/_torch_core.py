@@ -9,6 +9,7 @@ mode, vmap and derivatives of every order. The same ops serve every backend, who
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -220,10 +221,13 @@ def _differentiable_sums(backend: str, terms: Any, anchored: bool, *tensors: Ten
     return _Sums.apply(backend, terms, anchored, *tensors)
 
 
+_requires_grad = operator.attrgetter("requires_grad")
+
+
 def sums(xs: list[Tensor], anchors: list[Tensor], terms: tuple[int, ...], backend: str | None) -> Tensor:
     """S (n, 2) float64 on the device of the leaves; differentiable."""
     tensors = [*xs, *anchors] if anchors else xs
-    if is_plain() and not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors)):
+    if is_plain() and not (torch.is_grad_enabled() and any(map(_requires_grad, tensors))):
         return _launcher(backend or "", xs[0]).launch_sums(xs, anchors)
     return _differentiable_sums(backend or "", terms, bool(anchors), *tensors)
 

@@ -42,8 +42,8 @@ def _read(
 ) -> tuple[list[Tensor], list[Tensor], _cpu.Tensors]:
     """The tensors as dense memory: copied only where there are gaps, overlaps or a lazy negation, or where
     a leaf and its anchor order their elements differently."""
-    xs = [x.resolve_neg() if x.is_neg() else x for x in xs]
-    anchors = [a.resolve_neg() if a.is_neg() else a for a in anchors]
+    if any(map(Tensor.is_neg, xs + anchors)):
+        xs, anchors = [x.resolve_neg() for x in xs], [a.resolve_neg() for a in anchors]
     buffers = _cpu.Tensors(xs)
     copied = set(buffers.irregular)
     copied.update(i for i, (x, a) in enumerate(zip(xs, anchors, strict=False)) if x.stride() != a.stride())

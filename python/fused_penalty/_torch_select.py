@@ -160,7 +160,7 @@ def select(params: Params, l1: Any, l2: Any, mask: Any, anchor: Any) -> Selectio
         for name, value in (("l1", l1), ("l2", l2))
     ]
     anchors = _anchors(anchor, found, index, leaves)
-    return Selection(found, index, leaves, anchors, group(*strengths), dtype, by_device)
+    return Selection(found, index, leaves, anchors, group(len(leaves), *strengths), dtype, by_device)
 
 
 def _is_tensor(x: Any) -> bool:

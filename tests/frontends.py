@@ -1,0 +1,125 @@
+"""JAX and torch behind one face, so that one test suite takes the framework and the backend as a parameter.
+
+Arrays go in and come out as NumPy arrays; everything between is the public API.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+from collections.abc import Iterator
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import fused_penalty as fp
+
+DTYPES = {
+    "float16": np.dtype(np.float16),
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+    "float32": np.dtype(np.float32),
+    "float64": np.dtype(np.float64),
+}
+ULP = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "float64": 2.0**-52}
+
+
+class Frontend:
+    framework: str
+
+    def __init__(self, backend: str) -> None:
+        self.backend = backend
+
+    def scope(self, tree: Any) -> contextlib.AbstractContextManager[Any]:
+        return contextlib.nullcontext()
+
+    def __repr__(self) -> str:
+        return f"{self.framework}-{self.backend}"
+
+
+class Jax(Frontend):
+    framework = "jax"
+
+    def __init__(self, backend: str) -> None:
+        super().__init__(backend)
+        import jax
+
+        import fused_penalty.jax as verbs
+
+        self.jax, self.verbs = jax, verbs
+
+    def scope(self, tree: Any) -> contextlib.AbstractContextManager[Any]:
+        """float64 leaves need x64; all other calls run as JAX is by default."""
+        wide = any(np.asarray(x).dtype == np.float64 for x in self.jax.tree.leaves(tree))
+        return self.jax.enable_x64(True) if wide else contextlib.nullcontext()
+
+    def to(self, tree: Any) -> Any:
+        return self.jax.tree.map(self.jax.numpy.asarray, tree)
+
+    def back(self, x: Any) -> np.ndarray:
+        return np.asarray(x)
+
+    def autodiff(self, tree: Any, l1: Any, l2: Any, **kw: Any) -> Any:
+        return self.jax.grad(lambda p: self.verbs.penalty(p, l1, l2, backend=self.backend, **kw))(tree)
+
+    def map(self, tree: Any) -> Any:
+        return self.jax.tree.map(self.back, tree)
+
+
+class Torch(Frontend):
+    framework = "torch"
+
+    def __init__(self, backend: str) -> None:
+        super().__init__(backend)
+        import torch
+
+        import fused_penalty.torch as verbs
+
+        self.torch, self.verbs = torch, verbs
+
+    def to(self, tree: Any) -> Any:
+        if isinstance(tree, dict):
+            return {k: self.to(v) for k, v in tree.items()}
+        if isinstance(tree, (list, tuple)):
+            return [self.to(v) for v in tree]
+        x = np.array(tree)  # writable: torch warns otherwise
+        if x.dtype == ml_dtypes.bfloat16:
+            return self.torch.from_numpy(x.view(np.int16)).view(self.torch.bfloat16)
+        return self.torch.from_numpy(x)
+
+    def back(self, x: Any) -> np.ndarray:
+        x = x.detach()
+        if x.dtype == self.torch.bfloat16:
+            return x.contiguous().view(self.torch.int16).numpy().view(ml_dtypes.bfloat16)
+        return x.numpy()
+
+    def autodiff(self, tree: Any, l1: Any, l2: Any, **kw: Any) -> Any:
+        leaves = self.map(tree, lambda x: x.detach().requires_grad_())
+        self.verbs.penalty(leaves, l1, l2, backend=self.backend, **kw).backward()
+        return self.map(leaves, lambda x: x.grad)
+
+    def map(self, tree: Any, f: Any = None) -> Any:
+        f = f or self.back
+        if isinstance(tree, dict):
+            return {k: self.map(v, f) for k, v in tree.items()}
+        return [self.map(v, f) for v in tree] if isinstance(tree, list) else f(tree)
+
+
+KINDS: dict[str, type[Frontend]] = {"jax": Jax, "torch": Torch}
+NAMES = [(row[1], row[0]) for row in fp.backends().rows]
+
+
+def params() -> Iterator[Any]:
+    """pytest parameters: every row of the table of backends; an absent one skips with its reason."""
+    for name, framework, _, available, why in fp.backends().rows:
+        reason = why if not available else ""
+        if importlib.util.find_spec(framework) is None:
+            reason = f"{framework} is not installed"
+        marks = [pytest.mark.skip(reason=reason)] if reason else []
+        yield pytest.param((framework, name), id=f"{framework}-{name}", marks=marks)
+
+
+def make(key: tuple[str, str]) -> Frontend:
+    framework, backend = key
+    return KINDS[framework](backend)
