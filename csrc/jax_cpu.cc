@@ -84,13 +84,13 @@ ffi::Error run(Op op, ffi::ThreadPool pool, const ffi::Buffer<ffi::U32>& table, 
   const auto slots = static_cast<int64_t>(sums_out->element_count() / 2);
   const auto leaves = static_cast<int64_t>(call.layouts.size());
   if (const int64_t i = first_misfit(chunks, chunk_count, call.layouts.data(), leaves, slots); i >= 0)
-    return ffi::Error::InvalidArgument("fused_penalty: chunk " + std::to_string(i) +
-                                       " of the plan does not fit leaf " + std::to_string(chunks[i].leaf));
+    return ffi::Error::InvalidArgument("fused_penalty: chunk " + std::to_string(i) + " of the plan does not fit leaf " +
+                                       std::to_string(chunks[i].leaf));
   std::vector<Sums> sums(slots);
   XlaThreads threads(pool);
   cpu::launch({op, chunks, chunk_count, call.x.data(), call.anchor.empty() ? nullptr : call.anchor.data(),
-               call.out.empty() ? nullptr : call.out.data(),
-               call.strengths.empty() ? nullptr : call.strengths.data(), sums.data(), slots},
+               call.out.empty() ? nullptr : call.out.data(), call.strengths.empty() ? nullptr : call.strengths.data(),
+               sums.data(), slots},
               threads);
   write_sums(sums, *sums_out);
   return ffi::Error::Success();

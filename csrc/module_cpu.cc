@@ -17,8 +17,8 @@ namespace {
 using Table = py::array_t<uint32_t, py::array::c_style>;
 
 // strengths: (slots, 2) float64 at this address, or 0; sums: the same, written.
-void launch(Op op, const Table& table, const Tensors& x, const Tensors* anchor, const Tensors* out,
-            uintptr_t strengths, uintptr_t sums, int64_t slots, int threads, cpu::Isa isa) {
+void launch(Op op, const Table& table, const Tensors& x, const Tensors* anchor, const Tensors* out, uintptr_t strengths,
+            uintptr_t sums, int64_t slots, int threads, cpu::Isa isa) {
   const auto* chunks = reinterpret_cast<const Chunk*>(table.data());
   const auto count = static_cast<int64_t>(table.size() * sizeof(uint32_t) / sizeof(Chunk));
   const auto leaves = static_cast<int64_t>(x.layout.size());
@@ -56,11 +56,11 @@ PYBIND11_MODULE(_cpu, m) {
 
   py::class_<Tensors>(m, "Tensors")
       .def(py::init<const py::list&, const Tensors*>(), py::arg("tensors"), py::arg("like") = nullptr)
-      .def_property_readonly(
-          "layout",
-          [](const Tensors& t) {
-            return py::bytes(reinterpret_cast<const char*>(t.layout.data()), t.layout.size() * sizeof(uint64_t));
-          })
+      .def_property_readonly("layout",
+                             [](const Tensors& t) {
+                               return py::bytes(reinterpret_cast<const char*>(t.layout.data()),
+                                                t.layout.size() * sizeof(uint64_t));
+                             })
       .def_property_readonly("addresses",
                              [](const Tensors& t) {
                                std::vector<uintptr_t> out;

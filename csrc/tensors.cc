@@ -18,8 +18,7 @@ const DLPackExchangeAPI* exchange_api(PyTypeObject* type) {
     PyErr_Clear();
     return nullptr;
   }
-  const auto* api =
-      static_cast<const DLPackExchangeAPI*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
+  const auto* api = static_cast<const DLPackExchangeAPI*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
   if (!api) PyErr_Clear();
   return api && api->header.version.major == DLPACK_MAJOR_VERSION ? api : nullptr;
 }

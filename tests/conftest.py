@@ -6,8 +6,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Eight CPU devices, so that tests of placement need no hardware.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 
-import frontends
 import pytest
+
+import frontends
 
 
 @pytest.fixture(params=list(frontends.params()))

@@ -35,7 +35,9 @@ Params = dict[str, Any]
 def params() -> list[Params]:
     rng = np.random.default_rng(0)
     shapes = {"w": (WIDTH, WIDTH), "b": (WIDTH,)}
-    return [{k: jnp.asarray(rng.standard_normal(s, np.float32) * 0.05) for k, s in shapes.items()} for _ in range(LAYERS)]
+    return [
+        {k: jnp.asarray(rng.standard_normal(s, np.float32) * 0.05) for k, s in shapes.items()} for _ in range(LAYERS)
+    ]
 
 
 def mlp_loss(p: list[Params], x: jax.Array, y: jax.Array) -> jax.Array:

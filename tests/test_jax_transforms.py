@@ -209,7 +209,7 @@ def test_trees_of_the_libraries_users_have(backend: str) -> None:
     mlp = eqx.nn.MLP(2, 3, 4, 2, key=jax.random.key(0))
     arrays = eqx.filter(mlp, eqx.is_inexact_array)
     check(arrays, jax.tree.leaves(arrays))
-    with pytest.raises(TypeError, match="equinox.filter"):
+    with pytest.raises(TypeError, match=r"equinox\.filter"):
         penalty(mlp, 0.1, 0.2, backend=backend)
 
     linear = nnx.Linear(3, 4, rngs=nnx.Rngs(0))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import oracle
 import pytest
+
+import oracle
 import trees
 from check import close_gradient, close_value
 from frontends import DTYPES, Frontend

@@ -4,8 +4,8 @@ namespace fused_penalty::cpu {
 
 #if defined(__x86_64__)
 bool supported(Isa isa) {
-  const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                  __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi2");
+  const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
+                  __builtin_cpu_supports("bmi2");
   const bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                   __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                   __builtin_cpu_supports("avx512cd");
@@ -24,9 +24,7 @@ WalkChunk walk_for(Isa, Op op, bool anchored) { return portable_walk(op, anchore
 #endif
 
 Isa best_isa() {
-  static const Isa best = supported(Isa::kAvx512) ? Isa::kAvx512
-                          : supported(Isa::kAvx2) ? Isa::kAvx2
-                                                  : Isa::kPortable;
+  static const Isa best = supported(Isa::kAvx512) ? Isa::kAvx512 : supported(Isa::kAvx2) ? Isa::kAvx2 : Isa::kPortable;
   return best;
 }
 

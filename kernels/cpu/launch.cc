@@ -17,7 +17,8 @@ void launch(const Launch& call, Helpers& pool, Isa isa) {
     const Chunk& chunk = call.chunks[i];
     const ChunkArrays arrays{call.x[chunk.leaf], anchored ? call.anchor[chunk.leaf] : nullptr,
                              call.out ? call.out[chunk.leaf] : nullptr};
-    partials[i] = (arrays.out ? write : read)(chunk, arrays, call.strengths ? call.strengths + 2 * chunk.slot() : nullptr);
+    partials[i] =
+        (arrays.out ? write : read)(chunk, arrays, call.strengths ? call.strengths + 2 * chunk.slot() : nullptr);
   };
 
   int64_t elements = 0;

@@ -71,17 +71,13 @@ inline void store(double* p, Doubles v) { std::memcpy(p, &v, sizeof v); }
 // 16-bit elements to the low halves of 32-bit lanes and back. The compiler's own conversion of vectors
 // takes about twice the instructions on x86.
 #if defined(__AVX512F__)
-inline Words load_words(const void* p) {
-  return bit_cast<Words>(_mm512_cvtepu16_epi32(load_bits<__m256i>(p)));
-}
+inline Words load_words(const void* p) { return bit_cast<Words>(_mm512_cvtepu16_epi32(load_bits<__m256i>(p))); }
 inline void store_words(void* p, Words v) {
   const __m256i out = _mm512_cvtepi32_epi16(bit_cast<__m512i>(v));
   std::memcpy(p, &out, sizeof out);
 }
 #elif defined(__AVX2__)
-inline Words load_words(const void* p) {
-  return bit_cast<Words>(_mm256_cvtepu16_epi32(load_bits<__m128i>(p)));
-}
+inline Words load_words(const void* p) { return bit_cast<Words>(_mm256_cvtepu16_epi32(load_bits<__m128i>(p))); }
 inline void store_words(void* p, Words v) {
   const __m256i in = bit_cast<__m256i>(v);
   const __m128i out = _mm_packus_epi32(_mm256_castsi256_si128(in), _mm256_extracti128_si256(in, 1));
@@ -104,17 +100,13 @@ inline void store(BFloat16* p, Floats v) {
 }
 
 #if defined(__AVX512F__)
-inline Floats load(const Half* p) {
-  return bit_cast<Floats>(_mm512_cvtph_ps(load_bits<__m256i>(p)));
-}
+inline Floats load(const Half* p) { return bit_cast<Floats>(_mm512_cvtph_ps(load_bits<__m256i>(p))); }
 inline void store(Half* p, Floats v) {
   const __m256i out = _mm512_cvtps_ph(bit_cast<__m512>(v), _MM_FROUND_TO_NEAREST_INT);
   std::memcpy(p, &out, sizeof out);
 }
 #elif defined(__F16C__)
-inline Floats load(const Half* p) {
-  return bit_cast<Floats>(_mm256_cvtph_ps(load_bits<__m128i>(p)));
-}
+inline Floats load(const Half* p) { return bit_cast<Floats>(_mm256_cvtph_ps(load_bits<__m128i>(p))); }
 inline void store(Half* p, Floats v) {
   const __m128i out = _mm256_cvtps_ph(bit_cast<__m256>(v), _MM_FROUND_TO_NEAREST_INT);
   std::memcpy(p, &out, sizeof out);

@@ -7,9 +7,7 @@ from typing import Any
 FLOATS = "float16, bfloat16, float32 or float64"
 
 
-def bad(
-    kind: type[Exception], argument: str, what: str, remedy: str, *, path: str | None = None
-) -> Exception:
+def bad(kind: type[Exception], argument: str, what: str, remedy: str, *, path: str | None = None) -> Exception:
     """The error `kind` for `argument` (at the leaf `path`): what is wrong and what to do."""
     where = argument if path is None else f"{argument} at {path or '<root>'!r}"
     return kind(f"{where}: {what}. {remedy}")
@@ -44,6 +42,4 @@ def bad_object(path: str, value: Any, arrays: str) -> Exception:
 
 
 def bad_anchor(path: str, what: str) -> Exception:
-    return bad(
-        ValueError, "anchor", what, "Give an anchor with the structure, shapes and dtypes of params", path=path
-    )
+    return bad(ValueError, "anchor", what, "Give an anchor with the structure, shapes and dtypes of params", path=path)

@@ -112,9 +112,7 @@ def displacement(leaves: Arrays, anchors: Arrays, i: int) -> jax.Array:
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def value_and_gradients(
-    spec: Spec, l1: Arrays, l2: Arrays, leaves: Arrays, anchors: Arrays
-) -> tuple[jax.Array, ...]:
+def value_and_gradients(spec: Spec, l1: Arrays, l2: Arrays, leaves: Arrays, anchors: Arrays) -> tuple[jax.Array, ...]:
     """(P, gradient...) from one launch."""
     dtype = launch.result_dtype(leaves)
     factors = jnp.stack([jnp.stack([a, 2 * b]) for a, b in zip(l1, l2, strict=True)]).astype(dtype)

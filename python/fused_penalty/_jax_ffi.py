@@ -29,9 +29,7 @@ def slot_sums(plan: Plan, arrays: Sequence[jax.Array], dtype: Any) -> tuple[jax.
     return total, one
 
 
-def slot_gradients(
-    plan: Plan, strengths: jax.Array, arrays: Sequence[jax.Array], dtype: Any
-) -> tuple[jax.Array, ...]:
+def slot_gradients(plan: Plan, strengths: jax.Array, arrays: Sequence[jax.Array], dtype: Any) -> tuple[jax.Array, ...]:
     """(sums (slots, 2), gradient...): strengths (slots, 2) hold the factors of sign(d) and of d."""
     outputs = [jax.ShapeDtypeStruct((plan.slot_count, 2), dtype)]
     outputs += [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in arrays[: len(plan.sizes)]]

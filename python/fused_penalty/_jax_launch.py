@@ -26,9 +26,7 @@ def result_dtype(leaves: Arrays) -> Any:
     return jnp.float64 if any(x.dtype == jnp.float64 for x in leaves) else jnp.float32
 
 
-def sums(
-    backend: str | None, of_leaf: tuple[int, ...], leaves: Arrays, anchors: Arrays
-) -> tuple[jax.Array, jax.Array]:
+def sums(backend: str | None, of_leaf: tuple[int, ...], leaves: Arrays, anchors: Arrays) -> tuple[jax.Array, jax.Array]:
     """(sums (groups, 2), one). `one` is a scalar 1 that exists only once the leaves have been read."""
     return _batched_sums(backend, of_leaf, 0)(*leaves, *anchors)
 

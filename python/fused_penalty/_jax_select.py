@@ -48,7 +48,7 @@ def select(
         return tuple(dotted(path) for path, _ in jax.tree_util.tree_flatten_with_path(params)[0])
 
     def broadcast(argument: str, tree: Any) -> list[Any] | None:
-        if jax.tree_util.all_leaves([tree]):
+        if tree is None or jax.tree_util.all_leaves([tree]):
             return None
         try:
             return jax.tree.leaves(jax.tree.broadcast(tree, params))
@@ -110,7 +110,5 @@ def _anchors(
     found = tuple(_as_array(flat[i], paths, i) for i in index)
     for i, a, x in zip(index, found, leaves, strict=True):
         if a.shape != x.shape or a.dtype != x.dtype:
-            raise bad_anchor(
-                paths()[i], f"{a.dtype}{list(a.shape)} beside a leaf of {x.dtype}{list(x.shape)}"
-            )
+            raise bad_anchor(paths()[i], f"{a.dtype}{list(a.shape)} beside a leaf of {x.dtype}{list(x.shape)}")
     return found

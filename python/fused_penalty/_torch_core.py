@@ -128,9 +128,7 @@ class _Sums(torch.autograd.Function):
 
 class _Gradients(torch.autograd.Function):
     @staticmethod
-    def forward(
-        backend: str, terms: Any, anchored: bool, factors: Tensor, *tensors: Tensor
-    ) -> tuple[Tensor, ...]:
+    def forward(backend: str, terms: Any, anchored: bool, factors: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
         live = list(range(len(factors)))
         return tuple(gradients_op(*_split(tensors, anchored), factors, list(terms), live, backend)[1])
 
@@ -203,7 +201,8 @@ class _Scale(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, dc: Any, ds: Any) -> Tensor:
         c, s = ctx.saved_tensors
-        return (0 if dc is None else dc * s) + (0 if ds is None else c * ds)
+        parts = [p for p in (None if dc is None else dc * s, None if ds is None else c * ds) if p is not None]
+        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
 
 
 @torch._dynamo.allow_in_graph

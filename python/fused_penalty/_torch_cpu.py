@@ -37,9 +37,7 @@ def launch_gradients(
     return total, gradients
 
 
-def _read(
-    xs: list[Tensor], anchors: list[Tensor]
-) -> tuple[list[Tensor], list[Tensor], _cpu.Tensors]:
+def _read(xs: list[Tensor], anchors: list[Tensor]) -> tuple[list[Tensor], list[Tensor], _cpu.Tensors]:
     """The tensors as dense memory: copied only where there are gaps, overlaps or a lazy negation, or where
     a leaf and its anchor order their elements differently."""
     if any(map(Tensor.is_neg, xs + anchors)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -65,7 +64,7 @@ class Selection:
 
 def memory_key(t: Any) -> Any:
     """Equal for tensors that are one memory; the object itself where memory cannot be asked for."""
-    if torch.compiler.is_compiling() or not isinstance(t, Tensor) or t.layout != torch.strided:
+    if torch.compiler.is_compiling() or not isinstance(t, Tensor) or t.layout != torch.strided or t.is_nested:
         return id(t)
     try:
         address = t.data_ptr()
@@ -74,9 +73,11 @@ def memory_key(t: Any) -> Any:
     return (address, t.dtype, t.shape, t.stride()) if address else id(t)
 
 
-@functools.lru_cache(maxsize=64)
+_NUMBERS = tuple(map(str, range(4096)))
+
+
 def _numbers(n: int) -> tuple[str, ...]:
-    return tuple(map(str, range(n)))
+    return _NUMBERS[:n] if n <= len(_NUMBERS) else tuple(map(str, range(n)))
 
 
 def flatten(params: Params, argument: str = "params") -> Leaves:
@@ -112,10 +113,11 @@ def _walk(prefix: str, value: Any) -> Iterable[tuple[str, Any]]:
         yield prefix, value
 
 
-def _prefix_tree(argument: str, tree: Any, names: Sequence[str]) -> list[Any] | None:
+def _prefix_tree(argument: str, tree: Any, leaves: Leaves) -> list[Any] | None:
     """One entry for each name. Keys are dotted names or the leading parts of them; lists count positions."""
     if not isinstance(tree, (Mapping, list, tuple)):
         return None
+    names = leaves.names()
     entries = dict(_walk("", tree))
     unused = set(entries)
     found = []
@@ -145,7 +147,7 @@ def select(params: Params, l1: Any, l2: Any, mask: Any, anchor: Any) -> Selectio
     index = list(range(len(selected)))
     if mask is not None:
         tree = mask(params) if callable(mask) and not isinstance(mask, nn.Module) else mask
-        flat = _prefix_tree("mask", tree, found.names())
+        flat = _prefix_tree("mask", tree, found)
         values = [tree] * len(selected) if flat is None else flat
         selected = [check_mask_leaf(v, name) for v, name in zip(values, found.names(), strict=True)]
         index = [i for i, keep in enumerate(selected) if keep]
@@ -153,7 +155,7 @@ def select(params: Params, l1: Any, l2: Any, mask: Any, anchor: Any) -> Selectio
     dtype, by_device = _survey(leaves, found, index)
 
     def broadcast(argument: str, tree: Any) -> list[Any] | None:
-        return _prefix_tree(argument, tree, found.names())
+        return _prefix_tree(argument, tree, found)
 
     strengths = [
         resolve_strengths(name, value, found.names, found.tensors, selected, _is_tensor, broadcast)

@@ -111,9 +111,7 @@ def penalty_and_grad(
     return value, jax.tree.unflatten(s.treedef, grads)
 
 
-def sums(
-    params: PyTree, *, mask: Any = None, anchor: PyTree | None = None, backend: str | None = None
-) -> Sums:
+def sums(params: PyTree, *, mask: Any = None, anchor: PyTree | None = None, backend: str | None = None) -> Sums:
     """Σ|x_i| and Σx_i² of each selected leaf, in one launch. Differentiable.
 
     Arguments and errors are those of `penalty`.
@@ -145,9 +143,7 @@ def _device_scalar(value: float, dtype: Any) -> jax.Array:
 def _spec(s: Selection, backend: str | None) -> tuple[core.Spec, tuple[tuple[jax.Array, ...], ...]]:
     dtype = core.launch.result_dtype(s.leaves)
     strengths = tuple(
-        tuple(
-            _device_scalar(v, dtype) if isinstance(v, float) else jnp.asarray(v).astype(dtype) for v in values
-        )
+        tuple(_device_scalar(v, dtype) if isinstance(v, float) else jnp.asarray(v).astype(dtype) for v in values)
         for values in (s.groups.l1, s.groups.l2)
     )
     return core.Spec(backend, s.groups.of_leaf, s.groups.terms), strengths

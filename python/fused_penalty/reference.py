@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ._plan import Plan
+from ._plan import L1, L2, Plan
 
 RUN = 32  # float32 additions in a row; beyond that the sum is carried in two float32
 
@@ -108,16 +108,12 @@ def slot_sums(plan: Plan, arrays: Sequence[jax.Array], dtype: Any) -> tuple[jax.
     members: dict[int, list[jax.Array]] = {}  # leaves that share their slots
     for x, first in zip(_rows(plan, arrays), plan.slots, strict=True):
         members.setdefault(first, []).append(row_sums(x).astype(dtype))
-    totals = [
-        m[0] if len(m) == 1 else accurate_sum(jnp.stack(m, axis=-1)) for _, m in sorted(members.items())
-    ]
+    totals = [m[0] if len(m) == 1 else accurate_sum(jnp.stack(m, axis=-1)) for _, m in sorted(members.items())]
     # The echo: a 1 that exists only once the sums do.
     return jax.lax.optimization_barrier((jnp.concatenate(totals), jnp.float32(1)))
 
 
-def slot_gradients(
-    plan: Plan, strengths: jax.Array, arrays: Sequence[jax.Array], dtype: Any
-) -> tuple[jax.Array, ...]:
+def slot_gradients(plan: Plan, strengths: jax.Array, arrays: Sequence[jax.Array], dtype: Any) -> tuple[jax.Array, ...]:
     """(sums (slots, 2), gradient...): strengths (slots, 2) hold the factors of sign(d) and of d."""
     totals, _ = slot_sums(plan, arrays, dtype)
     gradients = []
@@ -129,8 +125,9 @@ def slot_gradients(
 
 def term_gradient(d: jax.Array, a: Any, b: Any, terms: int) -> jax.Array:
     """a·sign(d) + b·d, without a term that is statically absent (0·inf would be NaN)."""
-    first = a * jnp.sign(d) if terms & 1 else None
-    second = b * d if terms & 2 else None
-    if first is None or second is None:
-        return jnp.zeros_like(d) if first is second else (second if first is None else first)
-    return first + second
+    gradient = jnp.zeros_like(d)
+    if terms & L1:
+        gradient = gradient + a * jnp.sign(d)
+    if terms & L2:
+        gradient = gradient + b * d
+    return gradient

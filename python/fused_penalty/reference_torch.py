@@ -1,8 +1,8 @@
 """The penalty in plain torch, to read and to fall back on: the twin of `reference.py`.
 
-    penalty            Σ_i ( l1 · Σ|x_i| + l2 · Σ x_i² )
-    penalty_and_grad   the same, and l1 · sign(x_i) + 2 · l2 · x_i with sign(±0) = 0
-    sums               Σ|x_i| and Σ x_i² for each leaf
+penalty            Σ_i ( l1 · Σ|x_i| + l2 · Σ x_i² )
+penalty_and_grad   the same, and l1 · sign(x_i) + 2 · l2 · x_i with sign(±0) = 0
+sums               Σ|x_i| and Σ x_i² for each leaf
 """
 
 from __future__ import annotations

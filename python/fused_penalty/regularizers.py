@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import sys
 from collections.abc import Iterator, Mapping
@@ -87,11 +88,7 @@ class L1L2:
         framework = _framework_of(parameters)
         if framework is None:
             return 0.0
-        if framework == "torch":
-            from .torch import penalty
-        else:
-            from .jax import penalty
-        value = penalty(parameters, self.l1, self.l2)
+        value = importlib.import_module(f".{framework}", __package__).penalty(parameters, self.l1, self.l2)
         return value if self.weight is None else value * self.weight
 
     def get_config(self) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from . import _backends
 from . import _torch_core as core
-from ._plan import BOTH
 from ._torch_select import Params, Selection, select
 
 __all__ = ["Sums", "penalty", "penalty_and_grad", "sums"]

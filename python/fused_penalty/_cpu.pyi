@@ -1,0 +1,47 @@
+"""The native module of the CPU backend (csrc/module_cpu.cc)."""
+
+import enum
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+class Op(enum.Enum):
+    sums = 0
+    gradient = 1
+
+class Isa(enum.Enum):
+    portable = 0
+    avx2 = 1
+    avx512 = 2
+
+class Tensors:
+    """Addresses, sizes, dtypes and devices of a list of tensors, read through DLPack."""
+
+    def __init__(self, tensors: Sequence[Any], like: Tensors | None = None) -> None: ...
+    @property
+    def layout(self) -> bytes: ...
+    @property
+    def addresses(self) -> list[int]: ...
+    @property
+    def has_float64(self) -> bool: ...
+    @property
+    def devices(self) -> list[tuple[int, int]]: ...
+    @property
+    def irregular(self) -> list[int]: ...
+
+def supported(isa: Isa) -> bool: ...
+def best_isa() -> Isa: ...
+def ffi_targets() -> dict[str, Any]: ...
+def launch(
+    op: Op,
+    table: np.ndarray,
+    x: Tensors,
+    anchor: Tensors | None,
+    out: Tensors | None,
+    strengths: int,
+    sums: int,
+    slots: int,
+    threads: int,
+    isa: Isa = ...,
+) -> None: ...
