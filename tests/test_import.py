@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import textwrap
 
-
-def run(code: str) -> str:
-    """The output of a fresh interpreter with every warning an error."""
-    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(code)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
+from fresh import run_fresh
 
 HIDE = """
     import sys, importlib.abc
@@ -30,16 +21,16 @@ def hiding(*names: str) -> str:
 
 def test_import_is_light() -> None:
     code = "import sys, fused_penalty; fused_penalty.L1L2(0.1); print(sorted({'jax', 'torch'} & set(sys.modules)))"
-    assert run(code) == "[]"
+    assert run_fresh(code) == "[]"
 
 
 def test_a_regularizer_imports_only_the_framework_it_meets() -> None:
-    assert run("""
+    assert run_fresh("""
         import sys, torch, fused_penalty as fp
         assert float(fp.L1(1.0)([torch.ones(3)])) == 3.0
         print("jax" in sys.modules)
     """) == "False"  # fmt: skip
-    assert run("""
+    assert run_fresh("""
         import sys, jax.numpy as jnp, fused_penalty as fp
         assert float(fp.L1(1.0)([jnp.ones(3)])) == 3.0
         print("torch" in sys.modules)
@@ -48,7 +39,7 @@ def test_a_regularizer_imports_only_the_framework_it_meets() -> None:
 
 def test_without_the_native_module_the_reference_runs() -> None:
     for framework, ones in (("jax", "jax.numpy.ones(3)"), ("torch", "torch.ones(3)")):
-        found = run(
+        found = run_fresh(
             hiding("fused_penalty._cpu")
             + textwrap.dedent(f"""
                 import {framework}, fused_penalty as fp
@@ -70,14 +61,14 @@ def test_without_the_native_module_the_reference_runs() -> None:
 
 
 def test_without_a_framework_the_other_works() -> None:
-    run(hiding("jax", "jaxlib") + textwrap.dedent("""
+    run_fresh(hiding("jax", "jaxlib") + textwrap.dedent("""
         import torch, fused_penalty as fp
         from fused_penalty.torch import penalty
         assert float(penalty([torch.ones(3)], 1.0)) == 3.0
         reasons = {(r[0], r[1]): r[4] for r in fp.backends().rows}
         assert "jax" in reasons["cpu", "jax"] and "jax" in reasons["reference", "jax"], reasons
     """))  # fmt: skip
-    run(hiding("torch") + textwrap.dedent("""
+    run_fresh(hiding("torch") + textwrap.dedent("""
         import jax.numpy as jnp, fused_penalty as fp
         from fused_penalty.jax import penalty
         assert float(penalty([jnp.ones(3)], 1.0)) == 3.0

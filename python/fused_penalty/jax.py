@@ -132,20 +132,22 @@ def sums(params: PyTree, *, mask: Any = None, anchor: PyTree | None = None, back
     return Sums(total[:, 0], total[:, 1], s.paths)
 
 
-@functools.lru_cache(maxsize=1024)
-def _device_scalar(value: float, dtype: Any) -> jax.Array:
-    """A static strength as a device scalar, made once: converting 2,000 floats at each call costs more
-    than the launch."""
+@functools.lru_cache(maxsize=4096)
+def _device_scalar(value: float, dtype: Any, mesh: Any) -> jax.Array:
+    """A static strength as a device scalar, made once: converting 2,000 floats at each call costs more than
+    the launch. Under `jax.set_mesh` an array belongs to the mesh, so each mesh has its own."""
     with jax.ensure_compile_time_eval():
         return jnp.asarray(value, dtype)
 
 
 def _spec(s: Selection, backend: str | None) -> tuple[core.Spec, tuple[tuple[jax.Array, ...], ...]]:
     dtype = core.launch.result_dtype(s.leaves)
-    strengths = tuple(
-        tuple(_device_scalar(v, dtype) if isinstance(v, float) else jnp.asarray(v).astype(dtype) for v in values)
-        for values in (s.groups.l1, s.groups.l2)
-    )
+    mesh = jax.sharding.get_abstract_mesh()
+
+    def scalar(v: Any) -> jax.Array:
+        return _device_scalar(v, dtype, mesh) if isinstance(v, float) else jnp.asarray(v).astype(dtype)
+
+    strengths = tuple(tuple(map(scalar, values)) for values in (s.groups.l1, s.groups.l2))
     return core.Spec(backend, s.groups.of_leaf, s.groups.terms), strengths
 
 
