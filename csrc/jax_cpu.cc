@@ -11,9 +11,7 @@
 #include <vector>
 
 #include "../kernels/cpu/launch.h"
-#include "xla/ffi/api/ffi.h"
-
-namespace ffi = xla::ffi;
+#include "jax_arrays.h"
 
 namespace fused_penalty {
 namespace {
@@ -28,23 +26,6 @@ class XlaThreads final : public cpu::Helpers {
  private:
   ffi::ThreadPool pool_;
 };
-
-// The one switch over dtypes in this file. A dtype without a kernel gives a layout that fits no chunk.
-uint64_t layout(const ffi::AnyBuffer& buffer) {
-  const auto size = static_cast<int64_t>(buffer.element_count());
-  switch (buffer.element_type()) {
-    case ffi::F16:
-      return layout_of(size, DType::kFloat16);
-    case ffi::BF16:
-      return layout_of(size, DType::kBFloat16);
-    case ffi::F32:
-      return layout_of(size, DType::kFloat32);
-    case ffi::F64:
-      return layout_of(size, DType::kFloat64);
-    default:
-      return 0;
-  }
-}
 
 // Reads (slots, 2) float32 or float64 numbers as double.
 std::vector<double> read_doubles(const ffi::AnyBuffer& buffer) {
@@ -70,15 +51,8 @@ void write_sums(const std::vector<Sums>& sums, ffi::AnyBuffer out) {
     write(static_cast<float*>(out.untyped_data()));
 }
 
-struct Call {
-  std::vector<uint64_t> layouts;  // of the leaves
-  std::vector<const void*> x, anchor;
-  std::vector<void*> out;
-  std::vector<double> strengths;
-};
-
-ffi::Error run(Op op, ffi::ThreadPool pool, const ffi::Buffer<ffi::U32>& table, Call& call,
-               ffi::Result<ffi::AnyBuffer> sums_out) {
+ffi::Error run(Op op, ffi::ThreadPool pool, const ffi::Buffer<ffi::U32>& table, Arrays& call,
+               const std::vector<double>& factors, ffi::Result<ffi::AnyBuffer> sums_out) {
   const auto* chunks = reinterpret_cast<const Chunk*>(table.untyped_data());
   const auto chunk_count = static_cast<int64_t>(table.element_count() * sizeof(uint32_t) / sizeof(Chunk));
   const auto slots = static_cast<int64_t>(sums_out->element_count() / 2);
@@ -88,47 +62,30 @@ ffi::Error run(Op op, ffi::ThreadPool pool, const ffi::Buffer<ffi::U32>& table, 
                                        std::to_string(chunks[i].leaf));
   std::vector<Sums> sums(slots);
   XlaThreads threads(pool);
-  cpu::launch({op, chunks, chunk_count, call.x.data(), call.anchor.empty() ? nullptr : call.anchor.data(),
-               call.out.empty() ? nullptr : call.out.data(), call.strengths.empty() ? nullptr : call.strengths.data(),
-               sums.data(), slots},
-              threads);
+  cpu::launch(
+      {op, chunks, chunk_count, call.x.data(), call.anchor.empty() ? nullptr : call.anchor.data(),
+       call.out.empty() ? nullptr : call.out.data(), factors.empty() ? nullptr : factors.data(), sums.data(), slots},
+      threads);
   write_sums(sums, *sums_out);
   return ffi::Error::Success();
 }
 
-Call read_leaves(ffi::RemainingArgs args, bool anchored) {
-  Call call;
-  const size_t leaves = anchored ? args.size() / 2 : args.size();
-  for (size_t i = 0; i < leaves; ++i) {
-    const auto leaf = *args.get<ffi::AnyBuffer>(i);
-    call.layouts.push_back(layout(leaf));
-    call.x.push_back(leaf.untyped_data());
-    if (anchored) call.anchor.push_back(args.get<ffi::AnyBuffer>(leaves + i)->untyped_data());
-  }
-  return call;
-}
-
 ffi::Error sums(ffi::ThreadPool pool, ffi::Buffer<ffi::U32> table, ffi::RemainingArgs args, bool anchored,
                 ffi::Result<ffi::AnyBuffer> sums_out, ffi::Result<ffi::BufferR0<ffi::F32>> one) {
-  Call call = read_leaves(args, anchored);
+  Arrays call = read_leaves(args, anchored);
   *one->typed_data() = 1;
-  return run(Op::kSums, pool, table, call, sums_out);
+  return run(Op::kSums, pool, table, call, {}, sums_out);
 }
 
 ffi::Error gradient(ffi::ThreadPool pool, ffi::Buffer<ffi::U32> table, ffi::AnyBuffer strengths,
                     ffi::RemainingArgs args, bool anchored, ffi::Result<ffi::AnyBuffer> sums_out,
                     ffi::RemainingRets gradients) {
-  Call call = read_leaves(args, anchored);
-  call.strengths = read_doubles(strengths);
-  if (gradients.size() != call.layouts.size() || call.strengths.size() != sums_out->element_count())
-    return ffi::Error::InvalidArgument("fused_penalty: one gradient a leaf and one pair of strengths a slot");
-  for (size_t i = 0; i < gradients.size(); ++i) {
-    auto out = *gradients.get<ffi::AnyBuffer>(i);
-    if (layout(*out) != call.layouts[i])
-      return ffi::Error::InvalidArgument("fused_penalty: gradient " + std::to_string(i) + " is not like its leaf");
-    call.out.push_back(out->untyped_data());
-  }
-  return run(Op::kGradient, pool, table, call, sums_out);
+  Arrays call = read_leaves(args, anchored);
+  const auto factors = read_doubles(strengths);
+  if (auto error = read_gradients(gradients, call); error.failure()) return error;
+  if (strengths.element_count() != sums_out->element_count())
+    return ffi::Error::InvalidArgument("fused_penalty: one pair of strengths a slot");
+  return run(Op::kGradient, pool, table, call, factors, sums_out);
 }
 
 }  // namespace

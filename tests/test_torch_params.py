@@ -100,10 +100,10 @@ def test_any_strides(name: str, backend: str) -> None:
 
 @pytest.mark.parametrize("name", ["transposed", "channels_last", "permuted", "offset", "size_one_strides"])
 def test_dense_memory_is_not_copied(name: str) -> None:
-    from fused_penalty import _torch_cpu
+    from fused_penalty import _torch_native
 
     x = LAYOUTS[name]()
-    (read,), _, buffers = _torch_cpu._read([x], [])
+    (read,), _, buffers = _torch_native.dense([x], [])
     assert read.data_ptr() == x.data_ptr() == buffers.addresses[0]
     assert penalty_and_grad([x], 0.1, 0.2, backend="cpu")[1][0].stride() == torch.empty_like(x).stride()
 

@@ -1,6 +1,6 @@
 """One table of backends: name, framework, devices, how to load it, and why it is not available.
 
-A loader returns the launcher module or raises ImportError with the reason. A new backend is a row here.
+A new backend is a row of BACKENDS.
 """
 
 from __future__ import annotations
@@ -19,25 +19,42 @@ ENVIRONMENT = "FUSED_PENALTY_BACKEND"
 
 @dataclass(frozen=True)
 class Backend:
-    """A row: `devices` are JAX platforms or torch device types; "any" is every one of them."""
+    """A row: `devices` are JAX platforms or torch device types; "any" is every one of them.
+
+    `load` makes the launcher or raises ImportError with the reason. `missing` tells what the launcher lacks on this
+    machine: code can be compiled for a device that is not here, but not run.
+    """
 
     name: str
     framework: str
     devices: tuple[str, ...]
     load: Callable[[], Any]
+    missing: Callable[[], str | None] = lambda: None
 
     def reason(self) -> str | None:
-        """Why it is unavailable, or None."""
-        return _attempt(self)[1]
+        """Why it cannot run here, or None."""
+        return _attempt(self)[1] or self.missing()
+
+    def is_built(self) -> bool:
+        return _attempt(self)[1] is None
 
     def launcher(self) -> Any:
         launcher, reason = _attempt(self)
-        if reason is not None:
-            raise bad(
-                RuntimeError, "backend", f"{self.name!r} is not available for {self.framework}: {reason}",
-                "See fused_penalty.backends(); leave backend=None to have one chosen",
-            )  # fmt: skip
+        if launcher is None:
+            raise self._unavailable(reason)
         return launcher
+
+    def check(self) -> None:
+        """Raises RuntimeError with the reason if it cannot run here."""
+        reason = self.reason()
+        if reason is not None:
+            raise self._unavailable(reason)
+
+    def _unavailable(self, reason: str | None) -> Exception:
+        return bad(
+            RuntimeError, "backend", f"{self.name!r} is not available for {self.framework}: {reason}",
+            "See fused_penalty.backends(); leave backend=None to have one chosen",
+        )  # fmt: skip
 
 
 @functools.cache
@@ -48,47 +65,66 @@ def _attempt(row: Backend) -> tuple[Any, str | None]:
         return None, str(e)
 
 
-def _native(module: str, built: str) -> Any:
+CHUNK = {"cpu": 1 << 16, "cuda": 1 << 14}  # elements of a chunk
+BUILD = {"cpu": "install from source with a C++20 compiler", "cuda": "install from source where nvcc is found"}
+
+
+def _native(name: str) -> Any:
+    """The native module `_cpu` or `_cuda`."""
+    module = f"{__package__}._{name}"
     try:
-        return importlib.import_module(f".{module}", __package__)
+        return importlib.import_module(module)
     except ModuleNotFoundError as e:
-        if e.name != f"{__package__}.{module}":
+        if e.name != module:
             raise
-        raise ImportError(f"its native module was not built; {built}") from None
+        raise ImportError(f"its native module was not built; {BUILD[name]}") from None
 
 
-def _load_jax_cpu() -> Any:
-    native = _native("_cpu", "install from source with a C++20 compiler")
-    ffi = importlib.import_module("._jax_ffi", __package__)
-    ffi.register(native.ffi_targets(), "cpu")
-    return ffi
+def _load_jax(name: str) -> Callable[[], Any]:
+    def load() -> Any:
+        native = _native(name)
+        ffi = importlib.import_module("._jax_ffi", __package__)
+        ffi.register(native.ffi_targets(), {"cpu": "cpu", "cuda": "CUDA"}[name])
+        return ffi.Launcher(CHUNK[name])
+
+    return load
 
 
-def _load_torch_cpu() -> Any:
-    _native("_cpu", "install from source with a C++20 compiler")
-    return importlib.import_module("._torch_cpu", __package__)
+def _load_torch(name: str) -> Callable[[], Any]:
+    def load() -> Any:
+        _native("cpu")  # reads the tensors
+        _native(name)
+        return importlib.import_module(f"._torch_{name}", __package__).LAUNCHER
+
+    return load
 
 
 def _load_module(name: str) -> Callable[[], Any]:
     return lambda: importlib.import_module(f".{name}", __package__)
 
 
+def _no_device() -> str | None:
+    return _native("cuda").why_not()
+
+
 BACKENDS = (
-    Backend("cpu", "jax", ("cpu",), _load_jax_cpu),
-    Backend("cpu", "torch", ("cpu",), _load_torch_cpu),
+    Backend("cuda", "jax", ("cuda",), _load_jax("cuda"), _no_device),
+    Backend("cuda", "torch", ("cuda",), _load_torch("cuda"), _no_device),
+    Backend("cpu", "jax", ("cpu",), _load_jax("cpu")),
+    Backend("cpu", "torch", ("cpu",), _load_torch("cpu")),
     Backend("reference", "jax", ("any",), _load_module("reference")),
     Backend("reference", "torch", ("any",), _load_module("reference_torch")),
 )
 
 
 def rows(framework: str, name: str | None) -> list[Backend]:
-    """The rows that a call may use, best first: all available ones by default, else exactly the named one.
+    """The rows that a call may use, best first: all that are built by default, else exactly the named one.
 
     Raises ValueError for an unknown name and RuntimeError for one that is not available.
     """
     mine = [row for row in BACKENDS if row.framework == framework]
     if name is None:
-        return [row for row in mine if row.reason() is None]
+        return [row for row in mine if row.is_built()]
     named = [row for row in mine if row.name == name]
     if not named:
         known = ", ".join(repr(row.name) for row in mine)
@@ -97,7 +133,7 @@ def rows(framework: str, name: str | None) -> list[Backend]:
             f"Use one of {known}, or None to have one chosen",
         )  # fmt: skip
     for row in named:
-        row.launcher()  # raises with the reason
+        row.check()
     return named
 
 
@@ -141,7 +177,7 @@ def backends() -> Table:
 
     >>> import fused_penalty as fp
     >>> [row[0] for row in fp.backends().rows if row[1] == "jax"]
-    ['cpu', 'reference']
+    ['cuda', 'cpu', 'reference']
     """
     found = []
     for row in BACKENDS:

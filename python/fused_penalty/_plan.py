@@ -32,6 +32,7 @@ class Plan:
     slots: tuple[int, ...]
     rows: tuple[int, ...]
     terms: tuple[int, ...]
+    chunk: int = CHUNK  # elements of a chunk; what suits a launcher's device
 
     @functools.cached_property
     def slot_count(self) -> int:
@@ -39,20 +40,22 @@ class Plan:
 
     @functools.cached_property
     def table(self) -> np.ndarray:
-        """(chunks, 4) uint32: struct Chunk of kernels/chunks.h."""
+        """(chunks, 4) uint32: struct Chunk of kernels/chunks.h, sorted by slot, so that the partial sums of a slot
+        stand together."""
         sizes, rows = np.array(self.sizes, np.int64), np.array(self.rows, np.int64)
+        assert 0 < self.chunk < 1 << 24
         if (sizes * rows >= MAX_OFFSET).any() or self.slot_count > MAX_SLOTS:
             raise ValueError(
                 f"params: a leaf of {MAX_OFFSET:,} elements or more, or more than {MAX_SLOTS:,} sums. "
                 "Split the leaf or map over fewer rows"
             )
-        per_row = -(-sizes // CHUNK)
+        per_row = -(-sizes // self.chunk)
         counts = per_row * rows
         leaf = np.repeat(np.arange(len(sizes)), counts)
         index = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         row, chunk = np.divmod(index, np.maximum(per_row, 1)[leaf])
-        start = chunk * CHUNK
-        length = np.minimum(CHUNK, sizes[leaf] - start)
+        start = chunk * self.chunk
+        length = np.minimum(self.chunk, sizes[leaf] - start)
         span = ((row * sizes[leaf] + start) << 24 | length).astype(np.uint64)
         slot = np.array(self.slots, np.int64)[leaf] + row
         kind = np.array(self.terms, np.int64)[leaf] << 2 | np.array(self.dtypes, np.int64)[leaf]
@@ -61,7 +64,7 @@ class Plan:
         table[:, 1] = span >> np.uint64(32)
         table[:, 2] = leaf
         table[:, 3] = slot << 4 | kind
-        return table
+        return table[np.argsort(slot, kind="stable")]
 
 
 @functools.lru_cache(maxsize=256)

@@ -1,0 +1,9 @@
+// The XLA FFI handlers of the CUDA backend.
+#pragma once
+
+#include "xla/ffi/api/c_api.h"
+
+extern "C" {
+XLA_FFI_Error* FusedPenaltySumsCuda(XLA_FFI_CallFrame*);
+XLA_FFI_Error* FusedPenaltyGradientCuda(XLA_FFI_CallFrame*);
+}

@@ -1,0 +1,61 @@
+// Python module _cuda: the launcher on addresses, the XLA FFI handlers, and whether this machine has a device.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <stdexcept>
+
+#include "../kernels/cuda/launch.h"
+#include "jax_cuda.h"
+
+namespace py = pybind11;
+
+namespace fused_penalty {
+namespace {
+
+// Why no kernel can run here, or None. Static cudart: importing needs no driver.
+py::object why_not() {
+  int devices = 0;
+  const cudaError_t error = cudaGetDeviceCount(&devices);
+  if (error == cudaErrorInsufficientDriver) return py::str("no driver, or one too old for this CUDA runtime");
+  if (error == cudaErrorNoDevice || (error == cudaSuccess && devices == 0)) return py::str("no device");
+  if (error != cudaSuccess) return py::str(cudaGetErrorString(error));
+  return py::none();
+}
+
+// All addresses but those of the leaves, anchors and outputs lie in `table`, `strengths`, ... on the current device.
+void launch(int op, bool anchored, uintptr_t table, int chunks, const std::vector<uintptr_t>& addresses, int leaves,
+            uintptr_t strengths, uintptr_t scratch, uintptr_t sums, int slots, uintptr_t stream) {
+  std::vector<const void*> at;
+  for (uintptr_t a : addresses) at.push_back(reinterpret_cast<const void*>(a));
+  const auto status =
+      cuda::launch({static_cast<Op>(op), anchored, reinterpret_cast<const Chunk*>(table), chunks, at.data(), leaves,
+                    reinterpret_cast<const void*>(strengths), true, reinterpret_cast<void*>(scratch),
+                    reinterpret_cast<void*>(sums), true, slots, nullptr},
+                   reinterpret_cast<cudaStream_t>(stream));
+  if (status.where) throw std::runtime_error(std::string(status.where) + ": " + cudaGetErrorString(status.error));
+}
+
+template <class F>
+py::capsule target(F* handler) {
+  return py::capsule(reinterpret_cast<void*>(handler));
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_cuda, m) {
+  m.attr("SUMS") = static_cast<int>(Op::kSums);
+  m.attr("GRADIENT") = static_cast<int>(Op::kGradient);
+  m.def("why_not", &why_not);
+  m.def("scratch_bytes", &cuda::scratch_bytes, py::arg("chunks"), py::arg("addresses"));
+  m.def("launch", &launch, py::arg("op"), py::arg("anchored"), py::arg("table"), py::arg("chunks"),
+        py::arg("addresses"), py::arg("leaves"), py::arg("strengths"), py::arg("scratch"), py::arg("sums"),
+        py::arg("slots"), py::arg("stream"));
+  m.def("ffi_targets", [] {
+    py::dict targets;
+    targets["fused_penalty_sums"] = target(FusedPenaltySumsCuda);
+    targets["fused_penalty_gradient"] = target(FusedPenaltyGradientCuda);
+    return targets;
+  });
+}
+
+}  // namespace fused_penalty

@@ -1,0 +1,58 @@
+// Elements in memory <-> values in registers, 16 bytes (a pack) at a time.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "device.h"
+
+namespace fused_penalty::cuda {
+
+// The type that elements of type T are computed in.
+template <class T>
+struct ComputeIn {
+  using type = float;
+};
+template <>
+struct ComputeIn<double> {
+  using type = double;
+};
+template <class T>
+using Compute = typename ComputeIn<T>::type;
+
+template <class T>
+constexpr int kPack = 16 / sizeof(T);
+
+__device__ inline float widen(__half v) { return __half2float(v); }
+__device__ inline float widen(__nv_bfloat16 v) { return __bfloat162float(v); }
+__device__ inline float widen(float v) { return v; }
+__device__ inline double widen(double v) { return v; }
+
+__device__ inline void narrow(__half& to, float v) { to = __float2half_rn(v); }
+__device__ inline void narrow(__nv_bfloat16& to, float v) { to = __float2bfloat16_rn(v); }
+__device__ inline void narrow(float& to, float v) { to = v; }
+__device__ inline void narrow(double& to, double v) { to = v; }
+
+// Parameters are read once and gradients written once: streaming accesses leave the cache to others. A uint4, not
+// a struct of 16 bytes: nvcc 13 copies the struct by two 64-bit accesses.
+template <class T>
+__device__ inline uint4 load_pack(const T* p) {
+  return __ldcs(reinterpret_cast<const uint4*>(p));
+}
+template <class T>
+__device__ inline void store_pack(T* p, const T (&values)[kPack<T>]) {
+  uint4 bits;
+  memcpy(&bits, values, sizeof bits);
+  __stcs(reinterpret_cast<uint4*>(p), bits);
+}
+template <class T>
+__device__ inline void unpack(const uint4& bits, T (&values)[kPack<T>]) {
+  memcpy(values, &bits, sizeof bits);
+}
+
+template <class T>
+__device__ inline int misalignment(const T* p) {
+  return static_cast<int>(reinterpret_cast<uintptr_t>(p) & 15);
+}
+
+}  // namespace fused_penalty::cuda

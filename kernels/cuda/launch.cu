@@ -1,0 +1,99 @@
+#include <algorithm>
+#include <array>
+#include <atomic>
+
+#include "kernel.h"
+#include "launch.h"
+
+namespace fused_penalty::cuda {
+namespace {
+
+// A launch holds 4 KB of arguments on every driver, 32,764 bytes since CUDA 12.1.
+constexpr int kFew = 480, kMany = 4080;
+static_assert(sizeof(Arguments<kFew>) <= 4096 && sizeof(Arguments<kMany>) <= 32764);
+
+int address_count(const Launch& call) {
+  return call.leaves * (1 + (call.anchored ? 1 : 0) + (call.op == Op::kSums ? 0 : 1));
+}
+
+constexpr size_t kTicketBytes = 16;
+size_t partial_bytes(int chunk_count) { return std::max(chunk_count, 1) * sizeof(Sums); }
+
+// Blocks that are resident at once, so that each takes its share of chunks in one wave; asked once a device.
+template <class Kernel>
+Status resident_blocks(Kernel kernel, int& blocks) {
+  static std::array<std::atomic<int>, 64> known{};
+  int device = 0;
+  if (auto e = cudaGetDevice(&device); e != cudaSuccess) return {e, "cudaGetDevice"};
+  auto& cached = known[device % known.size()];
+  if (cached == 0) {
+    int processors = 0, each = 0;
+    if (auto e = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device); e != cudaSuccess)
+      return {e, "cudaDeviceGetAttribute"};
+    if (auto e = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, kernel, kThreads, 0); e != cudaSuccess)
+      return {e, "cudaOccupancyMaxActiveBlocksPerMultiprocessor"};
+    cached = processors * std::max(each, 1);
+  }
+  blocks = cached;
+  return {};
+}
+
+template <Op kOp, bool kAnchored, int kCapacity>
+Status run(const Launch& call, cudaStream_t stream) {
+  const int addresses = address_count(call);
+  auto* scratch = static_cast<char*>(call.scratch);
+  auto* partials = scratch + kTicketBytes;
+  auto* table = reinterpret_cast<const void**>(partials + partial_bytes(call.chunk_count));
+
+  Arguments<kCapacity> arg{call.chunks,
+                           call.strengths,
+                           reinterpret_cast<Sums*>(partials),
+                           reinterpret_cast<unsigned*>(scratch),
+                           call.sums,
+                           call.one,
+                           nullptr,
+                           call.chunk_count,
+                           call.slots,
+                           call.leaves,
+                           call.wide_strengths,
+                           call.wide_sums,
+                           {}};
+  if (addresses <= kCapacity) {
+    std::copy_n(call.addresses, addresses, arg.addresses);
+  } else {
+    for (int from = 0; from < addresses; from += kCapacity) {
+      SomeAddresses<kCapacity> some{table + from, std::min(kCapacity, addresses - from), {}};
+      std::copy_n(call.addresses + from, some.count, some.addresses);
+      LAUNCH(write_addresses_kernel<kCapacity>, 1, kThreads, 0, stream, some);
+    }
+    arg.more = table;
+  }
+  if (auto e = cudaMemsetAsync(arg.ticket, 0, sizeof(unsigned), stream); e != cudaSuccess)
+    return {e, "cudaMemsetAsync of the ticket"};
+  const auto kernel = penalty_kernel<kOp, kAnchored, kCapacity>;
+  int resident = 0;
+  if (auto status = resident_blocks(kernel, resident); status.where) return status;
+  LAUNCH(kernel, std::clamp(call.chunk_count, 1, resident), kThreads, 0, stream, arg);
+  if (auto e = cudaGetLastError(); e != cudaSuccess) return {e, "the launch of the kernel"};
+  return {};
+}
+
+template <Op kOp, bool kAnchored>
+Status run_any(const Launch& call, cudaStream_t stream) {
+  return address_count(call) <= kFew ? run<kOp, kAnchored, kFew>(call, stream)
+                                     : run<kOp, kAnchored, kMany>(call, stream);
+}
+
+}  // namespace
+
+size_t scratch_bytes(int chunk_count, int addresses) {
+  return kTicketBytes + partial_bytes(chunk_count) + (addresses > kMany ? addresses * sizeof(void*) : 0);
+}
+
+Status launch(const Launch& call, cudaStream_t stream) {
+  if (call.op == Op::kGradient)
+    return call.anchored ? run_any<Op::kGradient, true>(call, stream) : run_any<Op::kGradient, false>(call, stream);
+  return call.anchored ? run_any<Op::kSums, true>(call, stream) : run_any<Op::kSums, false>(call, stream);
+}
+
+}  // namespace fused_penalty::cuda

@@ -1,0 +1,23 @@
+"""The native module of the CUDA backend (csrc/module_cuda.cc)."""
+
+from typing import Any
+
+SUMS: int
+GRADIENT: int
+
+def why_not() -> str | None: ...
+def scratch_bytes(chunks: int, addresses: int) -> int: ...
+def ffi_targets() -> dict[str, Any]: ...
+def launch(
+    op: int,
+    anchored: bool,
+    table: int,
+    chunks: int,
+    addresses: list[int],
+    leaves: int,
+    strengths: int,
+    scratch: int,
+    sums: int,
+    slots: int,
+    stream: int,
+) -> None: ...
