@@ -93,7 +93,7 @@ inline size_t stack_bytes() {
 #ifdef EMU_UCONTEXT
   return 128 << 10;
 #else
-  return 32 << 10;
+  return 128 << 10;  // a fiber holds the 32 KB of arguments that a launch may have
 #endif
 }
 [[noreturn]] inline void die(const char* what) {

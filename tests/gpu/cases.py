@@ -1,0 +1,87 @@
+"""The cases that the CUDA kernels run in the emulators, and what is true of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import oracle
+import trees
+from check import close_gradient
+from frontends import DTYPES
+from harness import CHUNK, GRADIENT, SUMS, Case, Result
+
+THREADS, PACK = 256, 16  # of kernels/cuda/walk.h: threads of a block, bytes of a load
+
+
+def sizes(dtype: np.dtype) -> list[int]:
+    """Around every edge of the walk: a pack, a row of packs, a group of four rows, a chunk."""
+    pack = PACK // dtype.itemsize
+    edges = (pack, pack * THREADS, CHUNK)
+    return sorted({k for n in edges for k in (0, 1, 3, n - 1, n, n + 1, 3 * n, 8 * n + 2)})
+
+
+def matrix(op: int, dtype: np.dtype, anchored: bool) -> Case:
+    """All sizes of one dtype, at all offsets from 16 bytes."""
+    rng = np.random.default_rng(op)
+    leaves = [rng.standard_normal(n).astype(dtype) for n in sizes(dtype)]
+    anchors = [rng.standard_normal(x.size).astype(dtype) for x in leaves] if anchored else None
+    return Case(op, leaves, anchors, skew=[i % (PACK // dtype.itemsize) for i in range(len(leaves))])
+
+
+def edges(op: int, dtype: np.dtype) -> Case:
+    """The shared list of edge cases, cut to what an emulator runs in seconds."""
+    leaves = [x.ravel()[: 2 * CHUNK + 5] for _, x in trees.edge_leaves(dtype)]
+    return Case(op, leaves)
+
+
+def mixed(op: int) -> Case:
+    """Dtypes mixed in one launch; leaves share slots; one gradient is not wanted; one term is absent."""
+    rng = np.random.default_rng(7)
+    leaves = [rng.standard_normal(n).astype(d) for n in (5, 3000, 9000) for d in DTYPES.values()]
+    slots = [i % 3 for i in range(len(leaves))]
+    strengths = np.array([[0.3, 0.7], [0.0, 0.25], [2.0, 0.5]])
+    return Case(op, leaves, slots=slots, strengths=strengths, terms=2, absent=[1, 4], wide=False)
+
+
+def many(op: int, leaves: int) -> Case:
+    """More leaves than a small launch holds addresses."""
+    return Case(op, [np.full(3, i % 7, np.float32) for i in range(leaves)], slots=[0] * leaves, capacity=4000)
+
+
+def every_case() -> Iterator[tuple[str, Case]]:
+    for op, verb in ((SUMS, "sums"), (GRADIENT, "gradient")):
+        for name, dtype in DTYPES.items():
+            for anchored in (False, True):
+                yield f"{verb}-{name}{'-anchored' if anchored else ''}", matrix(op, dtype, anchored)
+            yield f"{verb}-{name}-edges", edges(op, dtype)
+        yield f"{verb}-mixed", mixed(op)
+
+
+def check(case: Case, result: Result) -> None:
+    """Against the float64 oracle, within the contract's bounds."""
+    assert result.one == 1.0
+    assert case.slots is not None
+    assert case.strengths is not None
+    anchors = case.anchors or [None] * len(case.leaves)
+    truth = [oracle.sums(x, a) for x, a in zip(case.leaves, anchors, strict=True)]
+    wide = all(x.dtype == np.float64 for x in case.leaves)
+    for slot in range(case.plan.slot_count):
+        for k in (0, 1):
+            expected = oracle.exact_sum(np.array([t[k] for t, s in zip(truth, case.slots, strict=True) if s == slot]))
+            if case.wide or abs(expected) < 1e38:
+                np.testing.assert_allclose(result.sums[slot, k], expected, rtol=1e-13 if wide else 1e-6, atol=1e-37)
+    for i, g in enumerate(result.gradients):
+        if i in case.absent:
+            continue
+        a, b = case.strengths.astype(case.real)[case.slots[i]].astype(np.float64)
+        exact = oracle.gradient(
+            case.leaves[i], a if case.terms & 1 else 0.0, b / 2 if case.terms & 2 else 0.0, anchors[i]
+        )
+        close_gradient(g, exact, case.leaves[i].dtype.name)
+
+
+def same_bits(a: Result, b: Result) -> None:
+    assert a.sums.tobytes() == b.sums.tobytes()
+    for g, h in zip(a.gradients, b.gradients, strict=True):
+        assert g.tobytes() == h.tobytes()
