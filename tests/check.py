@@ -29,4 +29,6 @@ def close_gradient(found: Any, expected: np.ndarray, dtype: str) -> None:
     with np.errstate(over="ignore"):
         expected = expected.astype(found.dtype).astype(np.float64)  # inf where the dtype ends
     smallest = {"float16": 6e-8, "bfloat16": 1e-37, "float32": 1e-37, "float64": 0}[dtype]
-    np.testing.assert_allclose(found.astype(np.float64), expected, rtol=ULP[dtype] * (1 if found.itemsize == 2 else 2), atol=smallest)
+    np.testing.assert_allclose(
+        found.astype(np.float64), expected, rtol=ULP[dtype] * (1 if found.itemsize == 2 else 2), atol=smallest
+    )
