@@ -60,8 +60,16 @@ $(VENV)/.built: $(VENV)/.packages $(NATIVE) pyproject.toml
 	$(PIP) --no-build-isolation --no-deps --editable ./
 	touch $@
 
-$(VENV)/.test $(VENV)/.lint $(VENV)/.docs: $(VENV)/.%: $(VENV)/.built pyproject.toml constraints.txt
+$(VENV)/.lint $(VENV)/.docs: $(VENV)/.%: $(VENV)/.built pyproject.toml constraints.txt
 	$(PIP) $(call EXTRA,$*)
+	touch $@
+
+# Where nvcc is found, the proof of the CUDA kernels needs cuobjdump (in Triton's package) and JAX's CUDA plugin, which
+# stands in a folder of its own: in the environment it would make every JAX program look for a GPU.
+$(VENV)/.test: $(VENV)/.built pyproject.toml constraints.txt
+	$(PIP) $(call EXTRA,test)
+	if command -v nvcc > /dev/null; then \
+	  $(PIP) triton && $(PIP) --no-deps --upgrade --target $(VENV)/cuda-plugin jax-cuda13-plugin jax-cuda13-pjrt; fi
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.built pyproject.toml constraints.txt

@@ -8,6 +8,10 @@ namespace fused_penalty::cuda {
 
 constexpr int kWarps = kThreads / 32;
 
+// Blocks that fit an SM at least: leaves the compiler the registers to have all loads of a group under way (left to
+// itself, nvcc 13 keeps two of four) and none to spill. tests/gpu/artefact.py reads the outcome from the machine code.
+constexpr int blocks_of(Op op) { return op == Op::kSums ? 3 : 2; }
+
 // Everything of a launch, by value, so that a captured graph can replay it. Only addresses change from call to call;
 // the table is a constant of the plan. Addresses: x of every leaf, then the anchors, then the outputs, as far as the
 // operation has them; a null output stands for a leaf that is only read.
@@ -144,7 +148,8 @@ __device__ void finalise(const A& arg, Sums (&warps)[kWarps]) {
 }
 
 template <Op kOp, bool kAnchored, int kCapacity>
-__global__ void __launch_bounds__(kThreads) penalty_kernel(const __grid_constant__ Arguments<kCapacity> arg) {
+__global__ void __launch_bounds__(kThreads, blocks_of(kOp))
+    penalty_kernel(const __grid_constant__ Arguments<kCapacity> arg) {
   SMEM(Sums, warps, [kWarps]);
   SMEM(bool, is_last, [1]);
   for (int c = static_cast<int>(blockIdx.x); c < arg.chunk_count; c += static_cast<int>(gridDim.x)) {

@@ -26,10 +26,10 @@ import jax.numpy as jnp
 import jax_plugins.xla_cuda13  # noqa: F401  makes the platform known
 import numpy as np
 import optax
-import trees
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+import trees
 from fused_penalty.jax import penalty, penalty_and_grad
 
 L1, L2 = 1e-5, 1e-4

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+
 import ptxemu
 from harness import GRADIENT, ROOT, Case, Result
 

@@ -4,6 +4,7 @@ import re
 import struct
 
 import numpy as np
+
 from ptx_types import BITS, NP, PtxError, U, bf16_to_f32, f32_to_bf16, split_operands
 
 

@@ -4,6 +4,7 @@ import re
 import struct
 
 import numpy as np
+
 from ptx_alu import Alu
 from ptx_types import BITS, NP, PARAM, Device, PtxError, U, split_operands
 

@@ -8,6 +8,7 @@ of bytes never written raise PtxError. Not modelled: memory ordering, caches, as
 import re
 
 import numpy as np
+
 from ptx_block import Block
 from ptx_types import BITS, Device, PtxError, U, split_operands
 

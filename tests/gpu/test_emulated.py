@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from cases import check, every_case, many, matrix, mixed, same_bits
 from frontends import DTYPES
 from harness import GRADIENT, SUMS, Result, build, emulate, toolkit

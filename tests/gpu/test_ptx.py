@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from cases import check, mixed, same_bits
 from frontends import DTYPES
 from harness import CHUNK, GRADIENT, SUMS, Case, Result, build, emulate, toolkit

@@ -1,0 +1,34 @@
+"""What nvcc made of the kernels: no spills, 128-bit loads and stores, enough bytes in flight."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from artefact import KERNELS, MARK, NEEDED, cuobjdump, measure
+from harness import ROOT, toolkit
+
+pytestmark = [
+    pytest.mark.skipif(toolkit() is None, reason="needs nvcc"),
+    pytest.mark.skipif(cuobjdump() is None, reason="needs cuobjdump, which Triton's package carries"),
+]
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_120"])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_machine_code(kernel: str, arch: str, tmp_path: Path) -> None:
+    for row in measure(kernel, arch, tmp_path):
+        assert row.spills == 0, row
+        assert row.wide_loads >= (8 if "anchor" in kernel else 4), row  # all loads of a group, before arithmetic
+        assert (row.wide_stores > 0) == ("gradient" in kernel), row
+        assert row.in_flight >= NEEDED, row
+
+
+def test_the_page_holds_the_table() -> None:
+    """Every kernel and architecture stands in docs/gpu.md, put there by the script."""
+    table = (ROOT / "docs" / "gpu.md").read_text().split(MARK)[1]
+    for kernel in KERNELS:
+        for arch in ("sm_80", "sm_90", "sm_100", "sm_120"):
+            assert table.count(f"| {kernel} | ") >= 16
+            assert f"| {arch} |" in table
