@@ -6,20 +6,24 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 NATIVE := $(shell find kernels csrc third_party -type f -not -name '*.md') CMakeLists.txt
-CPP := $(shell find kernels csrc tests/native -name '*.h' -o -name '*.cc')
+CPP := $(shell find kernels csrc tests/native tests/gpu -name '*.h' -o -name '*.cc' -o -name '*.cu')
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help test bench lint format sanitize docs docs-check clean
+.PHONY: help test bench gpu-check lint format sanitize docs docs-check clean
 help:
 	@echo "make test      the whole test suite            make bench     the benchmark (BENCH=full: all of it)"
 	@echo "make lint      ruff, mypy, clang-format        make sanitize  the native kernels under ASan, UBSan, TSan"
 	@echo "make format    reformat                        make docs      the documentation as HTML in site/"
+	@echo "make gpu-check what needs a GPU, and a report"
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -q
 
 bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/run.py
+
+gpu-check: $(VENV)/.test $(VENV)/.bench
+	$(BIN)/python benchmarks/gpu_check.py
 
 sanitize: $(VENV)/.test
 	$(BIN)/python -m pytest -q tests/test_sanitizers.py

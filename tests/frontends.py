@@ -77,6 +77,7 @@ class Torch(Frontend):
         import fused_penalty.torch as verbs
 
         self.torch, self.verbs = torch, verbs
+        self.device = "cuda" if backend == "cuda" else "cpu"
 
     def to(self, tree: Any) -> Any:
         if isinstance(tree, dict):
@@ -85,11 +86,11 @@ class Torch(Frontend):
             return [self.to(v) for v in tree]
         x = np.array(tree)  # writable: torch warns otherwise
         if x.dtype == ml_dtypes.bfloat16:
-            return self.torch.from_numpy(x.view(np.int16)).view(self.torch.bfloat16)
-        return self.torch.from_numpy(x)
+            return self.torch.from_numpy(x.view(np.int16)).view(self.torch.bfloat16).to(self.device)
+        return self.torch.from_numpy(x).to(self.device)
 
     def back(self, x: Any) -> np.ndarray:
-        x = x.detach()
+        x = x.detach().cpu()
         if x.dtype == self.torch.bfloat16:
             return x.contiguous().view(self.torch.int16).numpy().view(ml_dtypes.bfloat16)
         return x.numpy()
@@ -110,12 +111,23 @@ KINDS: dict[str, type[Frontend]] = {"jax": Jax, "torch": Torch}
 NAMES = [(row[1], row[0]) for row in fp.backends().rows]
 
 
+def _jax_has_cuda() -> bool:
+    import jax
+
+    try:
+        return bool(jax.devices("cuda"))
+    except RuntimeError:
+        return False
+
+
 def params() -> Iterator[Any]:
     """pytest parameters: every row of the table of backends; an absent one skips with its reason."""
     for name, framework, _, available, why in fp.backends().rows:
         reason = why if not available else ""
         if importlib.util.find_spec(framework) is None:
             reason = f"{framework} is not installed"
+        elif framework == "jax" and name == "cuda" and not reason and not _jax_has_cuda():
+            reason = "JAX has no CUDA platform here (jax-cuda13-plugin, JAX_PLATFORMS)"
         marks = [pytest.mark.skip(reason=reason)] if reason else []
         yield pytest.param((framework, name), id=f"{framework}-{name}", marks=marks)
 

@@ -1,0 +1,196 @@
+"""Everything that needs a GPU, in one command (`make gpu-check`): correctness, launches, capture, sanitizer, speed.
+
+Writes benchmarks/results/gpu-report.json and .md. Without a GPU, the steps that need one say so and the rest runs:
+the emulated kernels, and the measurement itself on the CPU with small shapes, which shows that it works but measures
+nothing of a GPU.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import fused_penalty as fp
+import trees
+from fused_penalty.torch import penalty, penalty_and_grad, sums
+
+ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).parent / "results"
+GPU = torch.cuda.is_available()
+DEVICE = "cuda" if GPU else "cpu"
+L1, L2 = 1e-5, 1e-4
+NEEDS_GPU = "skipped: no GPU here"
+Report = dict[str, Any]
+
+
+def leaves(name: str) -> list[torch.Tensor]:
+    shapes = trees.MODELS[name] if GPU else {k: tuple(min(d, 64) for d in s) for k, s in trees.MODELS[name].items()}
+    return [torch.randn(s, device=DEVICE) * 0.02 for s in shapes.values()]
+
+
+def suite() -> Report:
+    """The whole test suite; with a GPU the rows `cuda` of the table of backends no longer skip."""
+    target = ["tests"] if GPU else ["tests/gpu"]
+    env = {**os.environ, "JAX_PLATFORMS": "cuda,cpu" if GPU else "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", *target], cwd=ROOT, env=env, capture_output=True, text=True
+    )
+    return {"passed": done.returncode == 0, "summary": done.stdout.strip().splitlines()[-1]}
+
+
+def launches() -> Report | str:
+    """Kernels that the profiler sees for one call, by verb."""
+    if not GPU:
+        return NEEDS_GPU
+    found = {}
+    for model in ("gpt2", "many"):
+        xs = leaves(model)
+        for name, call in (
+            ("sums", lambda xs=xs: sums(xs)),
+            ("penalty_and_grad", lambda xs=xs: penalty_and_grad(xs[:1000], L1, L2)),
+        ):
+            call()
+            with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+                call()
+                torch.cuda.synchronize()
+            kernels = [e.key for e in profile.key_averages() if "penalty_kernel" in e.key]
+            found[f"{model} {name}"] = {"fused kernels": len(kernels)}
+    return found
+
+
+def capture() -> Report | str:
+    """A captured graph replays with new values in the same memory."""
+    if not GPU:
+        return NEEDS_GPU
+    xs = leaves("resnet50")
+    penalty(xs, L1, L2)  # the warm-up makes the table
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        value = penalty(xs, L1, L2)
+    for x in xs:
+        x.mul_(2)
+    graph.replay()
+    torch.cuda.synchronize()
+    return {"passed": bool(torch.isclose(value, penalty(xs, L1, L2)))}
+
+
+def sanitizer() -> Report | str:
+    """compute-sanitizer over a small call, memcheck and racecheck."""
+    tool = shutil.which("compute-sanitizer")
+    if not GPU:
+        return NEEDS_GPU
+    if tool is None:
+        return "skipped: compute-sanitizer is not installed"
+    code = (
+        "import torch; from fused_penalty.torch import penalty_and_grad as f\n"
+        "xs = [torch.randn(n, device='cuda', dtype=d) for n in (1, 33, 70001) for d in "
+        "(torch.float16, torch.bfloat16, torch.float32, torch.float64)]\n"
+        "print(float(f(xs, 0.1, 0.2)[0]))"
+    )
+    found = {}
+    for check in ("memcheck", "racecheck"):
+        command = [tool, "--tool", check, "--error-exitcode", "9", sys.executable, "-c", code]
+        found[check] = subprocess.run(command, capture_output=True, text=True).returncode == 0
+    return found
+
+
+def median_ms(call: Callable[[], Any], rounds: int = 30) -> float:
+    for _ in range(3):
+        call()
+    times = []
+    for _ in range(rounds):
+        if GPU:
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        call()
+        if GPU:
+            torch.cuda.synchronize()
+        times.append(1e3 * (time.perf_counter() - start))
+    return statistics.median(times)
+
+
+def naive(xs: list[torch.Tensor]) -> torch.Tensor:
+    return sum(L1 * x.abs().sum() + L2 * x.square().sum() for x in xs)
+
+
+def contenders(xs: list[torch.Tensor]) -> dict[str, Callable[[], Any]]:
+    flat = torch.cat([x.ravel() for x in xs])
+    target = torch.empty_like(flat)
+    found: dict[str, Callable[[], Any]] = {
+        "copy of the same bytes (read + write)": lambda: target.copy_(flat),
+        "ours": lambda: penalty(xs, L1, L2),
+        "ours penalty_and_grad": lambda: penalty_and_grad(xs, L1, L2),
+        "naive eager": lambda: naive(xs),
+        "_foreach_norm, twice": lambda: (torch._foreach_norm(xs, 1), torch._foreach_norm(xs, 2)),
+    }
+    if len(xs) < 500 and GPU:
+        found["torch.compile naive"] = torch.compile(lambda: naive(xs))
+    try:
+        import amp_C
+        from apex.multi_tensor_apply import multi_tensor_applier
+
+        flag = torch.zeros(1, dtype=torch.int, device=DEVICE)
+        found["apex l2norm (L2 only)"] = lambda: multi_tensor_applier(amp_C.multi_tensor_l2norm, flag, [xs], False)
+    except ImportError:
+        pass  # apex is compared where it is installed
+    return found
+
+
+def speed() -> Report:
+    """Medians; the copy's bytes per second are the limit."""
+    found = {}
+    for model in ("gpt2", "resnet50", "many"):
+        xs = leaves(model)
+        size = sum(x.numel() * x.element_size() for x in xs)
+        rows = {name: median_ms(call) for name, call in contenders(xs).items()}
+        found[model] = {name: {"ms": round(ms, 4), "GB/s read": round(size / ms / 1e6, 1)} for name, ms in rows.items()}
+    return found
+
+
+STEPS: dict[str, Callable[[], Report | str]] = {
+    "suite": suite, "launches": launches, "graph capture": capture, "compute-sanitizer": sanitizer, "speed": speed,
+}  # fmt: skip
+
+
+def machine() -> Report:
+    name = torch.cuda.get_device_name() if GPU else f"no GPU ({platform.machine()}, {os.cpu_count()} cores)"
+    return {"device": name, "torch": torch.__version__, "python": platform.python_version()}
+
+
+def markdown(report: Report) -> str:
+    lines = [f"# GPU check: {report['machine']['device']}", ""]
+    if not GPU:
+        lines += ["Not measured on a GPU: the speeds below are of a CPU with small shapes.", ""]
+    for name, found in report.items():
+        lines += [f"## {name}", "", "```", found if isinstance(found, str) else json.dumps(found, indent=1), "```", ""]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    report: Report = {"machine": machine(), "backends": str(fp.backends())}
+    for name, step in STEPS.items():
+        print(f"{name} ...", flush=True)
+        report[name] = step()
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "gpu-report.json").write_text(json.dumps(report, indent=1))
+    (RESULTS / "gpu-report.md").write_text(markdown(report))
+    print(markdown(report))
+    failed = report["suite"]["passed"] is False or (
+        isinstance(report["graph capture"], dict) and not report["graph capture"]["passed"]
+    )
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""The first call (trace, compile and run) and its peak memory, each case in a fresh process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cases import MODELS, Tree
+from contenders import FORWARD, GRADIENT, Contender
+from measure import FULL, cases, note
+
+PROBE = Path(__file__).with_name("probe.py")
+COMPILES = ("ours jit", "naive jit", "compile naive")
+IN_MEMORY = ("ours value_and_grad", "ours penalty_and_grad", "naive jit", "naive eager")
+
+
+@pytest.mark.parametrize(
+    ("tree", "row"),
+    [
+        *cases([r for r in FORWARD if r.name in COMPILES], MODELS if FULL else MODELS[:3], ("float32",)),
+        *cases([r for r in GRADIENT if r.name in IN_MEMORY], ("gpt2",), ("float32",)),
+    ],
+    indirect=["tree"],
+)
+def test_compile(benchmark: Any, tree: Tree, row: Contender) -> None:
+    command = [sys.executable, str(PROBE), row.verb, row.framework, row.name, tree.model, tree.dtype]
+
+    def probe() -> dict[str, float]:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    note(benchmark, tree)
+    benchmark.extra_info.update(benchmark.pedantic(probe, rounds=1))

@@ -1,0 +1,52 @@
+"""What a call costs before any element is read: many small leaves, called from Python without jit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import contend_jax
+from cases import Tree
+from contenders import EVERYWHERE, Contender, four_a_leaf, one, one_and_one_a_leaf, two
+from measure import cases, measure
+
+
+def torch_sums(tree: Tree) -> Callable[[], object]:
+    from fused_penalty.torch import sums
+
+    return lambda: sums(tree.torch)
+
+
+def torch_norms(tree: Tree) -> Callable[[], object]:
+    import torch
+
+    return lambda: (torch._foreach_norm(tree.torch, 1), torch._foreach_norm(tree.torch, 2))
+
+
+MANY = (
+    Contender("overhead", "torch", "ours sums", one, torch_sums, EVERYWHERE),
+    Contender("overhead", "torch", "_foreach_norm", two, torch_norms, EVERYWHERE),
+)
+FEW = (
+    Contender(
+        "overhead", "jax", "ours eager value_and_grad", one_and_one_a_leaf, contend_jax.ours_value_and_grad_eager,
+        EVERYWHERE,
+    ),
+    Contender(
+        "overhead", "jax", "naive eager", four_a_leaf, contend_jax.naive_value_and_grad_eager, EVERYWHERE
+    ),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("tree", "row"),
+    [
+        *cases(MANY, ("many",), ("float32",)),
+        *cases(FEW, ("few",), ("float32",)),
+    ],
+    indirect=["tree"],
+)
+def test_overhead(benchmark: Any, tree: Tree, row: Contender) -> None:
+    measure(benchmark, tree, row.build(tree), launches=row.launches(len(tree.leaves)))
