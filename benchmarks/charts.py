@@ -29,10 +29,10 @@ def _forward(results: dict[Key, Result], dtype: str, file: Path, machine: str) -
         return None
     figure, axes = _grid(len(panels), 2.9)
     for axis, (model, rows) in zip(axes, panels.items(), strict=True):
-        _bars(axis, rows, [r.gb_per_s or 0.0 for r in rows], "{:.1f}")
+        _bars(axis, rows, [r.gb_per_s or 0.0 for r in rows], "{:.3g}")
         limit = results.get(("forward", "torch", "read limit", model, dtype))
         if limit and limit.gb_per_s:
-            _line(axis, limit.gb_per_s, f"read limit {limit.gb_per_s:.1f} GB/s")
+            _line(axis, limit.gb_per_s, f"read limit {limit.gb_per_s:.3g} GB/s")
             axis.set_xlim(0, 1.15 * max(limit.gb_per_s, *(r.gb_per_s or 0.0 for r in rows)))
         notes = rows[0].notes
         leaves = "1 leaf" if notes["leaves"] == 1 else f"{notes['leaves']:,} leaves"
@@ -53,10 +53,10 @@ def _step(results: dict[Key, Result], file: Path, machine: str) -> Path | None:
     figure, axes = _grid(len(panels), 2.6)
     for axis, ((model, framework), rows) in zip(axes, panels.items(), strict=True):
         times = [r.median_ms or 0.0 for r in rows]
-        _bars(axis, rows, times, "{:.1f}")
+        _bars(axis, rows, times, "{:.3g}")
         none = next((r.median_ms for r in rows if r.name == "no penalty"), None)
         if none:
-            _line(axis, none, f"without a penalty {none:.1f} ms")
+            _line(axis, none, f"without a penalty {none:.3g} ms")
         axis.set_xlim(0, 1.15 * max(times))
         axis.set_title(f"{model}, {framework}", fontsize=10, loc="left")
         axis.set_xlabel("ms (median, best run); shorter is better", fontsize=8)
@@ -81,7 +81,7 @@ def _bars(axis: Axes, rows: list[Result], values: list[float], number: str) -> N
     colours = [OURS if r.name.startswith("ours") else PEER for r in rows]
     bars = axis.barh([f"{r.framework} {r.name}" for r in rows], values, color=colours, height=0.7)
     axis.bar_label(bars, [number.format(v) for v in values], padding=3, fontsize=8, bbox=HALO)
-    axis.invert_yaxis()
+    axis.set_ylim(max(len(rows), 5) - 0.5, -0.5)  # the first on top, and no fat bars where there are few
     axis.tick_params(labelsize=8)
     axis.spines[["top", "right"]].set_visible(False)
 

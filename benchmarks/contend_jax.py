@@ -18,7 +18,7 @@ def penalty_per_leaf(params: Params) -> jax.Array:
     import jax
     import jax.numpy as jnp
 
-    return sum(L1 * jnp.abs(x).sum() + L2 * jnp.square(x).sum() for x in jax.tree.leaves(params))
+    return sum(L1 * jnp.abs(x).sum() + L2 * jnp.square(x).sum() for x in jax.tree.leaves(params))  # type: ignore[return-value]
 
 
 def penalty(params: Params) -> jax.Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from cases import L1, L2, Tree
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def penalty_per_leaf(xs: list[Tensor]) -> Tensor:
+def penalty_per_leaf(xs: Sequence[Tensor]) -> Tensor:
     """What people write."""
     return sum(L1 * x.abs().sum() + L2 * x.square().sum() for x in xs)  # type: ignore[return-value]
 

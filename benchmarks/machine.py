@@ -26,6 +26,12 @@ def describe() -> dict[str, Any]:
     }
 
 
+def caption(described: dict[str, Any]) -> str:
+    others = described["cores_used_by_others"]
+    noise = f"; NOISY, other programs used {others:.2g} cores" if others > QUIET else ""
+    return f"{described['cpu']}, {described['cores']} cores{noise}"
+
+
 def _cpu() -> str:
     info = Path("/proc/cpuinfo")
     for line in info.read_text().splitlines() if info.exists() else ():

@@ -128,10 +128,12 @@ def _claims(found: list[Claim], others: float) -> Table:
     noisy = others > QUIET
     warning = f"Other programs used {others:.2g} cores meanwhile: measure again on a quiet machine." if noisy else ""
     table = Table(title="claims", caption=f"[bold red]{warning}", **STYLE)
-    for head, justify in (("claim", "left"), ("target", "right"), ("measured", "right"), ("", "left")):
-        table.add_column(head, justify=justify)
-    colour = {"pass": "green", "miss": "bold red", "": ""}
+    table.add_column("claim")
+    table.add_column("target", justify="right")
+    table.add_column("measured", justify="right")
+    table.add_column("")
     for c in found:
-        verdict = f"[{colour[c.verdict]}]{c.verdict}[/]{', but noisy' if noisy else ''}" if c.verdict else ""
-        table.add_row(c.text, c.target, c.measured, verdict)
+        colour = "bold red" if c.verdict == "miss" else "green"
+        doubt = ", but noisy" if noisy and c.timed and c.verdict else ""
+        table.add_row(c.text, c.target, c.measured, f"[{colour}]{c.verdict}[/]{doubt}")
     return table

@@ -42,7 +42,7 @@ def collect(file: Path, absent: list[dict[str, str]]) -> dict[Key, Result]:
     found: dict[Key, Result] = {}
     for entry in json.loads(file.read_text())["benchmarks"] if file.exists() and file.stat().st_size else []:
         notes = entry["extra_info"]
-        new = Result(**{name: notes.pop(name) for name in IDENTITY})
+        new = Result(*(notes.pop(name) for name in IDENTITY))
         if "first_seconds" in notes:  # taken inside the process, without the start of Python
             new.median_ms = new.min_ms = 1e3 * notes.pop("first_seconds")
         else:
@@ -52,10 +52,11 @@ def collect(file: Path, absent: list[dict[str, str]]) -> dict[Key, Result]:
         known = found.setdefault(new.key, new)
         if known is not new:
             runs = known.runs_ms + new.runs_ms
-            found[new.key] = best = min(known, new, key=lambda r: r.median_ms)
+            found[new.key] = best = min(known, new, key=lambda r: r.median_ms or 0.0)
             best.runs_ms = runs
     for case in absent:
-        row = Result(**{name: case[name] for name in IDENTITY}, skipped=case["reason"])
+        row = Result(*(case[name] for name in IDENTITY))  # type: ignore[arg-type]
+        row.skipped = case["reason"]
         found.setdefault(row.key, row)
     return found
 

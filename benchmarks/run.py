@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
         claims=[{"claim": c.text.strip(), "target": c.target, "measured": c.value, "unit": c.unit.strip(),
                  "verdict": c.verdict} for c in judged],
     )  # fmt: skip
-    drawn = charts.draw(found, FOLDER, f"{described['cpu']}, {described['cores']} cores")
+    drawn = charts.draw(found, FOLDER, machine.caption(described))
     names = ", ".join(file.name for file in [FOLDER / "results.json", *drawn])
     console.print(f"{seconds:.0f} s; benchmarks/results/: {names}")
     return int(code)

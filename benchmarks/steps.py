@@ -84,7 +84,7 @@ def torch_step(kind: str, tree: Tree) -> Callable[[], object]:
             penalty(xs, l1=L1, l2=L2).backward()
         elif kind == "ours penalty_and_grad":
             _, extra = penalty_and_grad(xs, l1=L1, l2=L2)
-            torch._foreach_add_([x.grad for x in xs], extra)
+            torch._foreach_add_([x.grad for x in xs], extra)  # type: ignore[misc, arg-type]
         sgd.step()
 
     return call

@@ -100,7 +100,7 @@ class _Sums(torch.autograd.Function):
         live = [i for i in range(n) if needed[i] or (anchored and needed[n + i])]
         factors = torch.stack([ct[:, 0], 2 * ct[:, 1]], dim=1)
         if len(live) < n:  # frozen leaves are counted, but nothing is computed for them
-            factors = factors[live]
+            factors = torch.stack([factors[i] for i in live])  # no index tensor: it would be copied to the device
             tensors = [tensors[i] for i in live] + [tensors[n + i] for i in live if anchored]
             terms = tuple(terms[i] for i in live)
         found = dict(zip(live, gradients(backend, terms, anchored, factors, *tensors), strict=True))

@@ -9,6 +9,7 @@ Module or mapping, one memory counts once (tied weights); an explicit list count
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from . import _backends
 from . import _torch_core as core
-from ._torch_select import Params, Selection, select
+from ._torch_select import Params, Selection, is_plain, select
 
 __all__ = ["Sums", "penalty", "penalty_and_grad", "sums"]
 
@@ -173,11 +174,17 @@ def _gradients(s: Selection, backend: str | None) -> tuple[Tensor, dict[int, Ten
     for index in s.by_device:
         xs, anchors = _take(s, index)
         live = [k for k, x in enumerate(xs) if x.requires_grad or not isinstance(x, nn.Parameter)]
-        factors = strengths if len(s.by_device) == 1 else strengths[index].to(xs[0].device)
+        factors = strengths if len(s.by_device) == 1 else torch.stack([strengths[i] for i in index]).to(xs[0].device)
         total, found = core.sums_and_gradients(xs, anchors, factors, [terms[i] for i in index], live, backend)
         parts.append(total)
         chosen.update({s.index[index[k]]: g for k, g in zip(live, found, strict=True)})
     return _gather(s, parts), chosen
+
+
+@functools.lru_cache(maxsize=64)
+def _static(values: tuple[float, ...], device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=torch.float64, device=device)
 
 
 def _per_leaf(s: Selection, k: int) -> Tensor:
@@ -185,7 +192,11 @@ def _per_leaf(s: Selection, k: int) -> Tensor:
     values = (s.groups.l1, s.groups.l2)[k]
     device = s.leaves[0].device
     if all(isinstance(v, float) for v in values):
-        return torch.tensor([values[g] for g in s.groups.of_leaf], dtype=torch.float64, device=device)
+        if len(set(values)) == 1:
+            return torch.full((len(s.leaves),), values[0], dtype=torch.float64, device=device)
+        each = tuple(values[g] for g in s.groups.of_leaf)
+        # A copy to the device is not allowed in the capture of a CUDA graph: the warm-up has made it.
+        return _static(each, device) if is_plain() else torch.tensor(each, dtype=torch.float64, device=device)
     as_tensors = [torch.as_tensor(v, dtype=torch.float64, device=device) for v in values]
     if len(values) == 1:
         return as_tensors[0].expand(len(s.leaves))
