@@ -140,7 +140,6 @@ def _batched_gradients(
     @call.def_vmap
     def _(axis_size: int, in_batched: Sequence[bool], *operands: jax.Array) -> Any:
         rows = [x if b else x[None] for x, b in zip(operands, in_batched, strict=True)]
-        # No operand is batched in none of the rows: custom_vmap calls this rule only for a batch.
         return _batched_gradients(backend, of_leaf, terms, batch_rank + 1)(*rows), (True,) * (n + 1)
 
     return call
