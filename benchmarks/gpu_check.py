@@ -159,8 +159,28 @@ def speed() -> Report:
     return found
 
 
+def jax_speed() -> Report | str:
+    """Ours and the naive sum, jitted: value, and value with gradient."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch holds memory of the same GPU
+    import jax
+
+    import contend_jax
+
+    found = {}
+    for model in ("gpt2", "resnet50"):
+        params = {str(i): jax.numpy.asarray(x.cpu().numpy()) for i, x in enumerate(leaves(model))}
+        calls = {"ours": contend_jax.penalty, "naive": contend_jax.penalty_per_leaf}
+        found[model] = {"device": str(next(iter(params["0"].devices())))}
+        for name, f in calls.items():
+            for label, jitted in ((name, jax.jit(f)), (f"{name} value_and_grad", jax.jit(jax.value_and_grad(f)))):
+                ms = median_ms(lambda jitted=jitted, params=params: jax.block_until_ready(jitted(params)))
+                found[model][label] = {"ms": round(ms, 4)}
+    return found
+
+
 STEPS: dict[str, Callable[[], Report | str]] = {
-    "suite": suite, "launches": launches, "graph capture": capture, "compute-sanitizer": sanitizer, "speed": speed,
+    "suite": suite, "launches": launches, "graph capture": capture, "compute-sanitizer": sanitizer,
+    "speed": speed, "speed, JAX": jax_speed,
 }  # fmt: skip
 
 
