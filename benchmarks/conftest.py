@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_runtest_setup() -> None:
     if not FULL and time.monotonic() - _start > SECONDS_IN_ALL:
-        pytest.skip("out of time: the 5 minutes were over")
+        pytest.skip("out of time (5 minutes)")
 
 
 def _case(item: pytest.Item) -> dict[str, str]:
