@@ -43,8 +43,6 @@ py::capsule target(F* handler) {
 }  // namespace
 
 PYBIND11_MODULE(_cuda, m) {
-  m.attr("SUMS") = static_cast<int>(Op::kSums);
-  m.attr("GRADIENT") = static_cast<int>(Op::kGradient);
   m.def("why_not", &why_not);
   m.def("scratch_bytes", &cuda::scratch_bytes, py::arg("chunks"), py::arg("addresses"));
   m.def("launch", &launch, py::arg("op"), py::arg("anchored"), py::arg("table"), py::arg("chunks"),

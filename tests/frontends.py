@@ -108,7 +108,6 @@ class Torch(Frontend):
 
 
 KINDS: dict[str, type[Frontend]] = {"jax": Jax, "torch": Torch}
-NAMES = [(row[1], row[0]) for row in fp.backends().rows]
 
 
 def _jax_has_cuda() -> bool:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._errors import bad
+from ._plan import CHUNK, GPU_CHUNK
 
 ENVIRONMENT = "FUSED_PENALTY_BACKEND"
 
@@ -65,7 +66,6 @@ def _attempt(row: Backend) -> tuple[Any, str | None]:
         return None, str(e)
 
 
-CHUNK = {"cpu": 1 << 16, "cuda": 1 << 14}  # elements of a chunk
 BUILD = {"cpu": "install from source with a C++20 compiler", "cuda": "install from source where nvcc is found"}
 
 
@@ -84,8 +84,9 @@ def _load_jax(name: str) -> Callable[[], Any]:
     def load() -> Any:
         native = _native(name)
         ffi = importlib.import_module("._jax_ffi", __package__)
-        ffi.register(native.ffi_targets(), {"cpu": "cpu", "cuda": "CUDA"}[name])
-        return ffi.Launcher(CHUNK[name])
+        platform, chunk = {"cpu": ("cpu", CHUNK), "cuda": ("CUDA", GPU_CHUNK)}[name]
+        ffi.register(native.ffi_targets(), platform)
+        return ffi.Launcher(chunk)
 
     return load
 

@@ -2,9 +2,6 @@
 
 from typing import Any
 
-SUMS: int
-GRADIENT: int
-
 def why_not() -> str | None: ...
 def scratch_bytes(chunks: int, addresses: int) -> int: ...
 def ffi_targets() -> dict[str, Any]: ...

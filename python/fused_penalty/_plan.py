@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")  # in the order of DType in kernels/chunks.h
-CHUNK = 1 << 16  # elements
+# Elements of a chunk: a CPU's prefetcher likes long runs, and no block of a GPU should be left alone at the end.
+CHUNK, GPU_CHUNK = 1 << 16, 1 << 14
 MAX_OFFSET, MAX_SLOTS = 1 << 40, 1 << 28
 
 L1, L2 = 1, 2  # terms of a leaf: a bit that is not set is a strength that is statically zero
@@ -32,7 +33,7 @@ class Plan:
     slots: tuple[int, ...]
     rows: tuple[int, ...]
     terms: tuple[int, ...]
-    chunk: int = CHUNK  # elements of a chunk; what suits a launcher's device
+    chunk: int = CHUNK  # what suits the launcher's device
 
     @functools.cached_property
     def slot_count(self) -> int:
@@ -68,7 +69,7 @@ class Plan:
 
 
 @functools.lru_cache(maxsize=256)
-def plan_of_layout(layout: bytes, terms: tuple[int, ...] | int) -> Plan:
+def plan_of_layout(layout: bytes, terms: tuple[int, ...] | int, chunk: int = CHUNK) -> Plan:
     """The plan with a slot a leaf, from the bytes of `size << 2 | dtype` that the native reader gives."""
     words = np.frombuffer(layout, np.uint64)
     n = len(words)
@@ -78,4 +79,5 @@ def plan_of_layout(layout: bytes, terms: tuple[int, ...] | int) -> Plan:
         tuple(range(n)),
         (1,) * n,
         terms if isinstance(terms, tuple) else (terms,) * n,
+        chunk,
     )

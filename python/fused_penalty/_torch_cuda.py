@@ -6,16 +6,14 @@ call with a list of sizes. Make that call before the capture, as torch asks of e
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 
 import torch
 from torch import Tensor
 
 from . import _cuda
-from ._backends import CHUNK
 from ._errors import bad
-from ._plan import Plan, plan_of_layout
+from ._plan import GPU_CHUNK, Plan, plan_of_layout
 from ._torch_native import Buffers, Launcher
 
 
@@ -29,13 +27,8 @@ def _table(plan: Plan, device: torch.device) -> Tensor:
     return torch.from_numpy(plan.table.view("int32")).to(device)
 
 
-@functools.lru_cache(maxsize=256)
-def _plan(layout: bytes, terms: tuple[int, ...] | int) -> Plan:
-    return dataclasses.replace(plan_of_layout(layout, terms), chunk=CHUNK["cuda"])
-
-
 def launch(op: int, buffers: Buffers, strengths: Tensor | None, terms: tuple[int, ...] | int) -> Tensor:
-    plan = _plan(buffers.x.layout, terms)
+    plan = plan_of_layout(buffers.x.layout, terms, GPU_CHUNK)
     with torch.cuda.device(buffers.device):
         table = _table(plan, buffers.device)
         addresses = [a for t in (buffers.x, buffers.anchor, buffers.out) if t is not None for a in t.addresses]

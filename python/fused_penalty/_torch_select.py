@@ -30,7 +30,6 @@ class Leaves:
     names: Callable[[], Sequence[str]]
     tensors: list[Any]
     keys: list[str] | None  # of a Module, a mapping or (name, tensor) pairs; None for a plain iterable
-    is_module: bool
 
     def one_a_memory(self) -> Leaves:
         """Without the tied ones: in a Module or mapping one memory counts once, under its first name."""
@@ -44,7 +43,7 @@ class Leaves:
         if len(first) == len(self.tensors) or self.keys is None:
             return self
         keys = [self.keys[i] for i in first]
-        return Leaves(lambda: keys, [self.tensors[i] for i in first], keys, self.is_module)
+        return Leaves(lambda: keys, [self.tensors[i] for i in first], keys)
 
 
 @dataclass(frozen=True)
@@ -84,12 +83,12 @@ def flatten(params: Params, argument: str = "params") -> Leaves:
     """Modules give their parameters (not buffers), mappings nest, lists give positions as names."""
     if isinstance(params, nn.Module):
         named = dict(params.named_parameters())
-        return Leaves(lambda: list(named), list(named.values()), list(named), True).one_a_memory()
+        return Leaves(lambda: list(named), list(named.values()), list(named)).one_a_memory()
     if isinstance(params, Mapping):
         flat = dict(_walk("", params))
-        return Leaves(lambda: list(flat), list(flat.values()), list(flat), False).one_a_memory()
+        return Leaves(lambda: list(flat), list(flat.values()), list(flat)).one_a_memory()
     if isinstance(params, Tensor):
-        return Leaves(lambda: [""], [params], None, False)
+        return Leaves(lambda: [""], [params], None)
     if not isinstance(params, Iterable) or isinstance(params, (str, bytes)):
         raise bad(
             TypeError, argument, f"{describe(params)} holds no parameters",
@@ -98,8 +97,8 @@ def flatten(params: Params, argument: str = "params") -> Leaves:
     items = list(params)
     if items and all(isinstance(x, tuple) and len(x) == 2 and isinstance(x[0], str) for x in items):
         names = [name for name, _ in items]
-        return Leaves(lambda: names, [x for _, x in items], names, False)
-    return Leaves(lambda: _numbers(len(items)), items, None, False)
+        return Leaves(lambda: names, [x for _, x in items], names)
+    return Leaves(lambda: _numbers(len(items)), items, None)
 
 
 def _walk(prefix: str, value: Any) -> Iterable[tuple[str, Any]]:
