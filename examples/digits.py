@@ -1,4 +1,4 @@
-"""What the training examples share: scikit-learn's digits, augmentation, the four terms of a penalty, early stopping."""
+"""What the training examples share: scikit-learn's digits, augmentation, a penalty's four terms, early stopping."""
 
 from __future__ import annotations
 

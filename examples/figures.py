@@ -1,4 +1,4 @@
-"""How the examples' figures look, where they go, and the two that more than one example draws."""
+"""How the examples' figures look, where they go, and the one that two examples draw."""
 
 from __future__ import annotations
 
@@ -6,13 +6,20 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from digits import Epoch
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator
 
+from digits import Epoch
+
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
 COLOURS = {"data": "#c9d1da", "l1w": "#1b7f5c", "l1b": "#8fd0b5", "l2w": "#c0392b", "l2b": "#eeb0a6"}
-LABELS = {"data": "data loss"} | {f"l{k}{x}": f"L{k} of {n}" for k in "12" for x, n in (("w", "weights"), ("b", "biases"))}
+LABELS = {
+    "data": "data loss",
+    "l1w": "L1 of weights",
+    "l1b": "L1 of biases",
+    "l2w": "L2 of weights",
+    "l2b": "L2 of biases",
+}
 NONE, L1, L2, PROX = "#5d6d7e", "#1b7f5c", "#c0392b", "#7d3c98"
 
 plt.switch_backend("Agg")  # no display is needed

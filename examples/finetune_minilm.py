@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,13 +18,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import sklearn.datasets
 import torch
-from figures import IMAGES, L1, L2, NONE, PROX, save
 from matplotlib.axes import Axes
-from minilm import LAYERS, Params, embed, encode, load, look_up, pool, tokenize
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from figures import IMAGES, L1, L2, NONE, PROX, save
 from fused_penalty.torch import penalty, prox_, sums
+from minilm import LAYERS, Params, embed, encode, load, look_up, pool, tokenize
 
 SENTENCES = (
     "The train to the coast leaves at seven in the morning.",
@@ -41,8 +41,8 @@ SENTENCES = (
     "Children learn a second language faster than adults do.",
 )
 THRESHOLDS = (0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06)
-ANCHORED_L2, ANCHORED_L1 = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0), (0.02, 0.05, 0.1, 0.2)
-RATE = 2e-4
+ANCHORED = {"none": (0.0,), "l2": (0.003, 0.01, 0.03, 0.1), "l1": (0.02, 0.05, 0.1, 0.2)}
+RATE = 5e-4
 
 
 class Point(NamedTuple):
@@ -50,8 +50,8 @@ class Point(NamedTuple):
 
     strength: float
     changed: float
-    cosine: float  # mean, of SENTENCES' embeddings before and after
-    accuracy: float = float("nan")
+    cosine: float = float("nan")  # mean, of SENTENCES' embeddings before and after
+    accuracy: float = float("nan")  # share of unseen passages labelled right
 
 
 def group(path: str) -> str:
@@ -122,9 +122,8 @@ def task(params: Params, words: int = 24) -> Task:
     return Task(hidden, mask, torch.tensor(labels), order[:half], order[half:])
 
 
-def finetune(params: Params, work: Task, steps: int, *, l1: float = 0.0, l2: float = 0.0) -> tuple[Params, float, float]:
-    """(parameters, share of the layer's weights that changed, share of unseen passages labelled right): the last layer and
-    a linear head learn; the anchor of both penalties is where the layer started."""
+def finetune(params: Params, work: Task, steps: int, *, l1: float = 0.0, l2: float = 0.0) -> tuple[Params, Point]:
+    """The last layer and a linear head learn; the anchor of both penalties is where the layer started."""
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     head = torch.nn.Linear(384, int(work.labels.max()) + 1)
@@ -148,4 +147,75 @@ def finetune(params: Params, work: Task, steps: int, *, l1: float = 0.0, l2: flo
         right = float((logits(work.test).argmax(-1) == work.labels[work.test]).float().mean())
     tuned = {name: x.detach() for name, x in learned.items()}
     changed = sum(int((x != anchor[name]).sum()) for name, x in tuned.items()) / sum(x.numel() for x in tuned.values())
-    return params | tuned, changed, right
+    return params | tuned, Point(l1 or l2, changed, accuracy=right)
+
+
+def main(
+    folder: Path = IMAGES,
+    *,
+    thresholds: tuple[float, ...] = THRESHOLDS,
+    anchored: dict[str, tuple[float, ...]] = ANCHORED,
+    steps: int = 40,
+) -> dict[str, Any]:
+    """Weighs, sparsifies, fine-tunes, draws finetune_minilm.png into the folder, and returns what was found."""
+    params, tokens = load(), tokenize(SENTENCES)
+    layers, sparse = weigh(params), sparsify(params, tokens, thresholds)
+    work, before = task(params), embed(params, *tokens)
+    tuned: dict[str, list[Point]] = {}
+    for kind, strengths in anchored.items():
+        for strength in strengths:
+            found, point = finetune(params, work, steps, **({} if kind == "none" else {kind: strength}))
+            point = point._replace(cosine=drift(before, found, tokens))
+            tuned.setdefault(kind, []).append(point)
+            print(f"anchored by {kind} {strength:5.3f}: {point.accuracy:.1%} right, {point.changed:.1%} of the weights"
+                  f" changed, cosine of other sentences {point.cosine:.4f}")  # fmt: skip
+    figure, axes = plt.subplots(2, 2, figsize=(12, 9), layout="constrained")
+    figure.suptitle("MiniLM (all-MiniLM-L6-v2, 22.7 M parameters)")
+    _bars(axes[0], layers)
+    _sparsity(axes[1, 0], sparse)
+    _anchored(axes[1, 1], tuned)
+    return {"layers": layers, "sparse": sparse, "tuned": tuned, "figure": save(figure, folder, "finetune_minilm")}
+
+
+def _bars(axes: Sequence[Axes], layers: dict[str, tuple[float, float]]) -> None:
+    for k, (axis, name, colour) in enumerate(zip(axes, ("Σ|x|", "Σx²"), (L1, L2), strict=True)):
+        bars = axis.bar(list(layers), [values[k] for values in layers.values()], color=colour)
+        axis.bar_label(bars, [f"{values[k]:,.0f}" for values in layers.values()], fontsize=8)
+        axis.set(title=f"{name} of each layer, one launch for all", ylabel=name)
+        axis.tick_params(axis="x", labelsize=8)
+
+
+def _sparsity(axis: Axes, sparse: dict[str, list[Point]]) -> None:
+    labels = {"soft": ("proximal step: S(x, l1)", PROX), "kept": ("the same zeros, other weights kept", NONE)}
+    for kind, points in sparse.items():
+        label, colour = labels[kind]
+        axis.plot([100 * p.changed for p in points], [p.cosine for p in points], "o-", color=colour, label=label)
+    for p in sparse["soft"]:
+        axis.annotate(f"{p.strength:g}", (100 * p.changed, p.cosine), xytext=(-4, -3), textcoords="offset points",
+                      fontsize=8, ha="right", va="top")  # fmt: skip
+    axis.set(title="Sparsified (numbers: l1)", xlabel="zeros in the weight matrices (%)")
+    axis.set(ylabel="cosine of sentence embeddings, before and after", ylim=(0, 1.05))
+    axis.legend()
+
+
+def _anchored(axis: Axes, tuned: dict[str, list[Point]]) -> None:
+    labels = {"l2": ("L2 of x - anchor, in the loss", L2, -14), "l1": ("L1 of x - anchor, proximal", L1, 8)}
+    free = tuned["none"][0]
+    for kind, (label, colour, below) in labels.items():
+        points = [free, *tuned[kind]]
+        axis.plot([p.cosine for p in points], [100 * p.accuracy for p in points], "o-", color=colour, label=label)
+        for p in tuned[kind]:
+            text = f"{p.strength:g}" if kind == "l2" else f"{p.strength:g} ({p.changed:.0%})"
+            axis.annotate(text, (p.cosine, 100 * p.accuracy), xytext=(0, below), textcoords="offset points",
+                          fontsize=8, ha="center", color=colour)  # fmt: skip
+    axis.plot(free.cosine, 100 * free.accuracy, "o", color=NONE, label="no penalty")
+    axis.margins(0.1, 0.15)
+    axis.set(
+        title="Fine-tuned near its anchor: strength (share of weights that changed)", ylabel="unseen passages right (%)"
+    )
+    axis.set(xlabel="cosine of other sentences' embeddings, before and after")
+    axis.legend(loc="lower left")
+
+
+if __name__ == "__main__":
+    main()

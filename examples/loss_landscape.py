@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-from figures import IMAGES, L1, L2, NONE, PROX, save
 from matplotlib.axes import Axes
 from sklearn.datasets import load_diabetes
 
+from figures import IMAGES, L1, L2, NONE, PROX, save
 from fused_penalty.jax import penalty, prox
 
 FEATURES = "s4", "s2"  # of blood serum: two that go together, so that the valley lies across

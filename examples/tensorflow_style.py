@@ -4,7 +4,7 @@
     l2_regularizer(β)(w) = β·½·Σw²           so that its gradient is β·w
     apply_regularization(r, weights) = Σ r(w)
 
-Our convention has no ½ (as Keras and treex): `l2=λ` is λ·Σw² with the gradient 2·λ·w. So β in TensorFlow is λ = β/2 here.
+Our convention has no ½ (as Keras and treex): `l2=λ` is λ·Σw² with the gradient 2·λ·w, so TensorFlow's β is λ = β/2.
 The figure is the exercise of the course: which β is best?
 """
 
@@ -18,12 +18,12 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
-from digits import load
-from figures import IMAGES, L2, NONE, save
-from mlp import accuracy, init, train, weights_only
 
 import fused_penalty as fp
+from digits import load
+from figures import IMAGES, L2, NONE, save
 from fused_penalty.jax import penalty
+from mlp import accuracy, init, train, weights_only
 
 
 def l2_loss(x: Any) -> jax.Array:
@@ -58,7 +58,7 @@ def check_the_half() -> dict[str, float]:
     np.testing.assert_allclose([ours, one_by_one], by_hand, rtol=1e-6)
     jax.tree.map(lambda g, w: np.testing.assert_allclose(g, beta * w, rtol=1e-6), gradient, weights)
     print(f"β·Σ l2_loss(w), β = {beta}: by hand {by_hand:.6f}, apply_regularization {ours:.6f}, its gradient is β·w")
-    print(f"the same as penalty(weights, l2={beta} / 2) = {float(penalty(weights, l2=beta / 2)):.6f}, without the ½ in l2")
+    print(f"the same as penalty(weights, l2={beta} / 2) = {penalty(weights, l2=beta / 2):.6f}, without the ½ in l2")
     l1 = float(apply_regularization(l1_regularizer(beta), weights))
     return {"by hand": float(by_hand), "ours": ours, "one by one": one_by_one, "l1": l1}
 

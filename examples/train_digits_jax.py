@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+
 from digits import EarlyStopping, Epoch, Split, Strengths, batches, load
 from figures import IMAGES, save, training
-
 from fused_penalty.jax import penalty, sums
 
 STRENGTHS = Strengths(l1w=1e-4, l1b=1e-5, l2w=1e-3, l2b=1e-4)
@@ -74,11 +74,12 @@ def main(folder: Path = IMAGES, *, epochs: int = 200, patience: int = 20, seed: 
         if stopping.stop(epoch, history[-1].valid, params):
             break
 
-    test, right = evaluate(stopping.best, digits.test)
+    (restored, _), (test, right) = (evaluate(stopping.best, split) for split in (digits.valid, digits.test))
     print(f"best epoch {stopping.epoch} restored: test loss {test:.4f}, {right:.1%} right")
     title = f"An MLP on scikit-learn's digits, JAX: {right:.1%} of {len(digits.test.y):,} test images right"
     file = save(training(history, stopping.epoch, title), folder, "train_digits_jax")
-    return {"history": history, "best": stopping.epoch, "test": float(test), "accuracy": float(right), "figure": file}
+    found = {"restored": float(restored), "test": float(test), "accuracy": float(right)}
+    return {"history": history, "best": stopping.epoch, **found, "figure": file}
 
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from digits import EarlyStopping, Epoch, Split, Strengths, batches, load
-from figures import IMAGES, save, training
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from digits import EarlyStopping, Epoch, Split, Strengths, batches, load
+from figures import IMAGES, save, training
 from fused_penalty.torch import penalty, sums
 
 STRENGTHS = Strengths(l1w=1e-4, l1b=1e-5, l2w=1e-3, l2b=1e-4)
@@ -70,11 +70,12 @@ def main(folder: Path = IMAGES, *, epochs: int = 200, patience: int = 20, seed: 
             break
 
     model.load_state_dict(stopping.best)
-    test, right = evaluate(model, digits.test)
+    (restored, _), (test, right) = (evaluate(model, split) for split in (digits.valid, digits.test))
     print(f"best epoch {stopping.epoch} restored: test loss {test:.4f}, {right:.1%} right")
     title = f"An MLP on scikit-learn's digits, PyTorch: {right:.1%} of {len(digits.test.y):,} test images right"
     file = save(training(history, stopping.epoch, title), folder, "train_digits_torch")
-    return {"history": history, "best": stopping.epoch, "test": test, "accuracy": right, "figure": file}
+    found = {"restored": restored, "test": test, "accuracy": right}
+    return {"history": history, "best": stopping.epoch, **found, "figure": file}
 
 
 if __name__ == "__main__":

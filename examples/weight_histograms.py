@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
+
 from digits import load
 from figures import IMAGES, L1, L2, NONE, PROX, save
-from mlp import accuracy, train, weights_only
-
 from fused_penalty.jax import penalty
 from fused_penalty.optax import proximal
+from mlp import accuracy, train, weights_only
 
 RATE = 0.1
 BINS = np.linspace(-1.01, 1.01, 102)  # one is centred at 0
@@ -78,7 +78,9 @@ def main(folder: Path = IMAGES, *, steps: int = 4000) -> dict[str, Any]:
         axis.hist(weights, bins=BINS, color=colour)
         axis.set(title=f"{name}\ntest {right:.1%} right", xlabel="weight", yscale="log")
         axis.text(0.03, 0.97, text, transform=axis.transAxes, va="top", fontsize=9)
-    axes[0].set(ylabel=f"weights (of {weights.size:,})", xlim=(-1, 1), xticks=(-0.8, -0.4, 0, 0.4, 0.8), ylim=(0.7, 3e4))
+    axes[0].set(
+        ylabel=f"weights (of {weights.size:,})", xlim=(-1, 1), xticks=(-0.8, -0.4, 0, 0.4, 0.8), ylim=(0.7, 3e4)
+    )
     return {"rules": rules, "networks": shares, "figure": save(figure, folder, "weight_histograms")}
 
 

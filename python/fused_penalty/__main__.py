@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 EXTRA = 'pip install "fused-penalty[inspect]"'
-SORTS = ("file", "path", "size", "abs", "square", "max", "zeros", "non_finite")
+SORTS = ("file", "path", "size", "abs", "square", "max", "zeros", "nonfinite")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,7 +52,8 @@ def _inspect(options: argparse.Namespace) -> None:
         import matplotlib  # noqa: F401  rather missing now than after the whole file has been read
 
     columns = (rich.progress.BarColumn(), rich.progress.DownloadColumn(), rich.progress.TransferSpeedColumn())
-    with rich.progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    terminal = Console(stderr=True)
+    with rich.progress.Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as bar:
         task = bar.add_task("", total=None)
         report = reader.inspect(options.file, lambda done, total: bar.update(task, advance=done, total=total))
     if options.sort != "file":

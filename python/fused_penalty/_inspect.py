@@ -5,13 +5,13 @@ File -> entries -> pieces of at most BATCH bytes -> `stats`, one launch a batch 
 
 from __future__ import annotations
 
+import builtins
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 
 from ._errors import FLOATS, bad
@@ -46,12 +46,15 @@ class Row:
     square: float = 0.0
     max: float = 0.0
     zeros: int = 0
-    non_finite: int = 0
+    nonfinite: int = 0
 
-    def add(self, other: Row) -> None:
-        self.max = math.nan if math.isnan(self.max + other.max) else max(self.max, other.max)
-        for name in ("size", "abs", "square", "zeros", "non_finite"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+    def add(self, size: int, abs: float, square: float, max: float, zeros: int, nonfinite: int) -> None:
+        self.size += size
+        self.abs += abs
+        self.square += square
+        self.max = math.nan if math.isnan(self.max) or math.isnan(max) else builtins.max(self.max, max)
+        self.zeros += zeros
+        self.nonfinite += nonfinite
 
 
 @dataclass(frozen=True)
@@ -104,14 +107,13 @@ def inspect(file: Path, progress: Callable[[int, int], None] = lambda done, tota
     reason = f"no kernel for this dtype; there is one for {FLOATS}"
     for batch in batches(rows):
         with safe_open(file, framework="pt") as f:
-            leaves = {piece.row.path: f.get_tensor(piece.row.path).flatten() for piece in batch}
-            found_stats = stats([leaves[piece.row.path][piece.start : piece.stop] for piece in batch])
-        for piece, values in zip(batch, _rows(found_stats), strict=True):
-            piece.row.add(values)
+            s = stats([f.get_tensor(piece.row.path).flatten()[piece.start : piece.stop] for piece in batch])
+        for piece, *values in zip(batch, s.size, s.abs, s.square, s.max, s.zeros, s.nonfinite, strict=True):
+            piece.row.add(*(v if isinstance(v, int) else v.item() for v in values))
         progress(sum((p.stop - p.start) * ITEM_SIZE[p.row.dtype] for p in batch), size)
     total = Row("total", "", ())
     for row in rows:
-        total.add(row)
+        total.add(row.size, row.abs, row.square, row.max, row.zeros, row.nonfinite)
     return Report(file, rows, [(e, reason) for e in found if e.dtype not in ITEM_SIZE], total)
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from ._inspect import Report, Row
 
-COLUMNS = {"size": "size", "abs": "Σ|x|", "square": "Σx²", "max": "max|x|", "zeros": "zeros", "non_finite": "non-finite"}
+COLUMNS = {"size": "size", "abs": "Σ|x|", "square": "Σx²", "max": "max|x|", "zeros": "zeros", "nonfinite": "non-finite"}
 LABELLED = 150  # leaves whose names fit beside a picture
 
 
@@ -24,11 +24,12 @@ def show(report: Report, console: Console) -> None:
     for name, heading in COLUMNS.items():
         table.add_column(heading, footer=total[name], justify="right", no_wrap=True)
     for row in report.rows:
-        style = "bold red" if row.non_finite else None
+        style = "bold red" if row.nonfinite else None
         table.add_row(row.path, row.dtype, "×".join(map(str, row.shape)), *_cells(row).values(), style=style)
     console.print(table)
     for entry, reason in report.skipped:
-        console.print(f"skipped: {entry.path} ({entry.dtype} {list(entry.shape)}): {reason}", highlight=False, markup=False)
+        text = f"skipped: {entry.path} ({entry.dtype} {list(entry.shape)}): {reason}"
+        console.print(text, highlight=False, markup=False)
 
 
 def _cells(row: Row) -> dict[str, str]:
@@ -37,12 +38,12 @@ def _cells(row: Row) -> dict[str, str]:
         "size": f"{row.size:,}",
         **{name: f"{getattr(row, name):.5g}" for name in ("abs", "square", "max")},
         "zeros": f"{row.zeros:,}{share}",
-        "non_finite": f"{row.non_finite:,}",
+        "nonfinite": f"{row.nonfinite:,}",
     }
 
 
 def plot(report: Report, file: Path) -> None:
-    """Mean, root mean square and maximum of |x| for each leaf, and its share of zeros, top to bottom as in the table."""
+    """Mean, root mean square and maximum of |x| of each leaf, and its share of zeros, in the order of the table."""
     import matplotlib.pyplot as plt
 
     plt.switch_backend("Agg")  # no display is needed
@@ -57,13 +58,14 @@ def plot(report: Report, file: Path) -> None:
         ("root mean square", "x", [math.sqrt(row.square / row.size) for row in rows]),
         ("max |x|", ">", [row.max for row in rows]),
     ):
-        sizes.plot([v if math.isfinite(v) and v > 0 else math.nan for v in values], at, marker, markersize=4, label=label)
+        shown = [v if math.isfinite(v) and v > 0 else math.nan for v in values]
+        sizes.plot(shown, at, marker, markersize=4, label=label)
     sizes.set(xscale="log", xlabel="|x|", title=report.file.name)
     sizes.grid(axis="x", alpha=0.3)
     sizes.legend()
     zeros.barh(at, [100 * row.zeros / row.size for row in rows], color="#7d3c98")
     zeros.set(xlabel="zeros (%)", xlim=(0, 100))
-    names = [row.path + (" (non-finite)" if row.non_finite else "") for row in rows]
+    names = [row.path + (" (non-finite)" if row.nonfinite else "") for row in rows]
     sizes.set_yticks(at, names, fontsize=6) if len(rows) <= LABELLED else sizes.set(ylabel="leaf")
     sizes.set_ylim(len(rows) - 0.5, -0.5)
     figure.savefig(file, dpi=120)
