@@ -118,11 +118,15 @@ def test_a_schedule_does_not_recompile() -> None:
     assert update._cache_size() == 1
 
 
-def test_mask_equals_optax_masked() -> None:
+@pytest.mark.parametrize("kind", ["add", "proximal"])
+def test_mask_equals_optax_masked(kind: str) -> None:
+    def make(mask: Any = None) -> Any:
+        return add_penalty_grads(0.1, 0.2, mask) if kind == "add" else proximal(0.1, 0.2, learning_rate=0.5, mask=mask)
+
     params, grads = tree(), tree(seed=1)
     matrices = lambda p: jax.tree.map(lambda x: x.ndim > 1, p)  # noqa: E731
-    own = step(add_penalty_grads(0.1, 0.2, mask=matrices), params, grads)[0]
-    wrapped = step(optax.masked(add_penalty_grads(0.1, 0.2), matrices), params, grads)[0]
+    own = step(make(matrices), params, grads)[0]
+    wrapped = step(optax.masked(make(), matrices), params, grads)[0]
     equal(own, wrapped)
     equal((own["bias"], own["scale"]), tuple(params[k] + grads[k] for k in ("bias", "scale")))
     assert not np.array_equal(own["kernel"], params["kernel"] + grads["kernel"])

@@ -9,7 +9,7 @@ A bare callable is a schedule, as everywhere in optax; rules over paths and leav
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +18,7 @@ import optax
 
 from ._errors import bad_anchor
 from ._jax_core import leaf_gradients
-from ._jax_select import select
+from ._jax_select import Selection, select
 from ._rules import ByPath
 from .jax import prox
 
@@ -69,11 +69,8 @@ def add_penalty_grads(
 
     def update(updates: PyTree, state: PenaltyState, params: PyTree | None = None) -> tuple[PyTree, PenaltyState]:
         s = select(_given(params), _at(l1, state.count), _at(l2, state.count), mask, state.anchor)
-        added: list[Any] = [None] * len(s.all_leaves)
         gradients = leaf_gradients(s.groups.of_leaf, s.groups.terms, s.groups.l1, s.groups.l2, s.leaves, s.anchors)
-        for i, gradient in zip(s.index, gradients, strict=True):
-            added[i] = gradient
-        return _map(_add, updates, s.treedef.unflatten(added), params), _next(state)
+        return _map(_add, updates, _tree(s, gradients), params), _next(state)
 
     return optax.GradientTransformation(lambda params: _first(params, anchor), update)
 
@@ -122,8 +119,9 @@ def proximal(
     def update(updates: PyTree, state: PenaltyState, params: PyTree | None = None) -> tuple[PyTree, PenaltyState]:
         now = {name: _at(value, state.count) for name, value in (("l1", l1), ("l2", l2), ("step", learning_rate))}
         moved = optax.apply_updates(_given(params), updates)
-        new = prox(moved, **now, mask=mask, anchor=state.anchor, backend=backend)
-        return _map(_difference, updates, new, params), _next(state)
+        new = jax.tree.leaves(prox(moved, **now, mask=mask, anchor=state.anchor, backend=backend))
+        s = select(moved, 0.0, 0.0, mask, None)
+        return _map(_difference, updates, _tree(s, [new[i] for i in s.index]), params), _next(state)
 
     return optax.GradientTransformation(lambda params: _first(params, anchor), update)
 
@@ -144,6 +142,14 @@ def _at(value: Any, count: jax.Array) -> Any:
     return jax.tree.map(lambda v: v(count) if callable(v) else v, value)
 
 
+def _tree(s: Selection, values: Sequence[jax.Array]) -> PyTree:
+    """A tree like params: the values of the selected leaves, and None elsewhere."""
+    found: list[Any] = [None] * len(s.all_leaves)
+    for i, value in zip(s.index, values, strict=True):
+        found[i] = value
+    return s.treedef.unflatten(found)
+
+
 def _map(f: Callable[..., Any], updates: PyTree, *trees: PyTree) -> PyTree:
     """f over the updates that are there; in the other trees anything may stand where an update is None."""
     return jax.tree.map(lambda g, *x: None if g is None else f(g, *x), updates, *trees, is_leaf=lambda g: g is None)
@@ -155,8 +161,11 @@ def _add(update: jax.Array, gradient: jax.Array | None, param: Any) -> jax.Array
     return (update + gradient).astype(jnp.result_type(update, param))
 
 
-def _difference(update: jax.Array, new: jax.Array, param: Any) -> jax.Array:
-    return (new - param).astype(jnp.result_type(update, param))
+def _difference(update: jax.Array, new: jax.Array | None, param: Any) -> jax.Array:
+    if new is None:  # masked
+        return update
+    dtype = jnp.result_type(update, param)
+    return new.astype(dtype) - jnp.asarray(param, dtype)
 
 
 def _first(params: PyTree, anchor: PyTree | None) -> PenaltyState:
