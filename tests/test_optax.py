@@ -202,6 +202,7 @@ def test_bad_input() -> None:
         (add_penalty_grads(-1.0), ValueError, "l1: the strength -1.0"),
         (add_penalty_grads(l2={"kernel": 1.0}), ValueError, "l2: its tree is no prefix"),
         (proximal(l2=float("nan"), learning_rate=0.1), ValueError, "l2: the strength nan"),
+        (proximal(1.0, learning_rate=-0.1), ValueError, "learning_rate: the strength -0.1"),
         (add_penalty_grads(1.0, mask={"kernel": 1, "bias": True, "scale": True}), TypeError, "mask at 'kernel'"),
         (add_penalty_grads(1.0, anchor={"kernel": params["kernel"]}), ValueError, "anchor at '<root>'"),
         (add_penalty_grads(1.0, anchor=params | {"bias": jnp.zeros(4)}), ValueError, "anchor at 'bias'"),
@@ -239,6 +240,15 @@ def test_proximal_follows_schedules() -> None:
     for threshold in (0.0, 0.5 * 0.25, 0.0):  # l1 · lr
         updates, state = optimizer.update(zeros, state, params)
         np.testing.assert_allclose(updates["w"], [-threshold, threshold], atol=1e-7)
+
+
+def test_proximal_under_inject_hyperparams() -> None:
+    params = {"w": jnp.array([1.0, -0.25])}
+    optimizer = optax.inject_hyperparams(proximal)(l1=1.0, learning_rate=optax.linear_schedule(0.5, 0.0, 2))
+    state = optimizer.init(params)
+    for expected in ([0.5, 0.0], [0.75, 0.0]):
+        updates, state = jax.jit(optimizer.update)({"w": jnp.zeros(2)}, state, params)
+        np.testing.assert_array_equal(optax.apply_updates(params, updates)["w"], expected)
 
 
 def _train(penalised: Callable[[], Any]) -> np.ndarray:

@@ -143,6 +143,19 @@ def _gradients_rule(spec: Spec, primals: Any, tangents: Any) -> Any:
     return value_and_gradients(spec, *primals), out_tangents
 
 
+def leaf_proximals(
+    of_leaf: Sequence[int], step: Any, l1: Sequence[Any], l2: Sequence[Any], leaves: Arrays, anchors: Arrays
+) -> list[jax.Array]:
+    """The proximal step of each leaf, in float32 or wider: elementwise jnp, as `leaf_gradients`."""
+    found = []
+    for i, g in enumerate(of_leaf):
+        d = displacement(leaves, anchors, i)
+        a, b = (jnp.asarray(v).astype(d.dtype) for v in (step * l1[g], 1 / (1 + 2 * step * l2[g])))
+        origin = anchors[i].astype(d.dtype) if anchors else jnp.zeros_like(d)
+        found.append(proximal_leaf(d, origin, a, b))
+    return found
+
+
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def proximal_leaves(
     spec: Spec, in_place: bool, step: jax.Array, l1: Arrays, l2: Arrays, leaves: Arrays, anchors: Arrays
@@ -157,13 +170,8 @@ def proximal_leaves(
 @proximal_leaves.defjvp
 def _proximal_rule(spec: Spec, in_place: bool, primals: Any, tangents: Any) -> Any:
     def unfused(step: jax.Array, l1: Arrays, l2: Arrays, leaves: Arrays, anchors: Arrays) -> tuple[jax.Array, ...]:
-        found = []
-        for i, (x, g) in enumerate(zip(leaves, spec.of_leaf, strict=True)):
-            d = displacement(leaves, anchors, i)
-            a, b = (v.astype(d.dtype) for v in (step * l1[g], 1 / (1 + 2 * step * l2[g])))
-            origin = anchors[i].astype(d.dtype) if anchors else jnp.zeros_like(d)
-            found.append(proximal_leaf(d, origin, a, b).astype(x.dtype))
-        return tuple(found)
+        found = leaf_proximals(spec.of_leaf, step, l1, l2, leaves, anchors)
+        return tuple(y.astype(x.dtype) for y, x in zip(found, leaves, strict=True))
 
     _, out_tangents = jax.jvp(unfused, primals, tangents)
     return proximal_leaves(spec, False, *primals), out_tangents

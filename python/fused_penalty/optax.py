@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import optax
 
 from ._errors import bad_anchor
-from ._jax_core import leaf_gradients
-from ._jax_select import Selection, select
+from ._jax_core import leaf_gradients, leaf_proximals
+from ._jax_select import Selection, is_array, select
 from ._rules import ByPath
-from .jax import prox
+from ._select import check_strength
 
 PyTree = Any
 __all__ = ["PenaltyState", "add_penalty_grads", "proximal"]
@@ -82,28 +82,27 @@ def proximal(
     learning_rate: Any,
     mask: Any = None,
     anchor: PyTree | None = None,
-    backend: str | None = "reference",
 ) -> optax.GradientTransformation:
     """Ends a step with the penalty's proximal step, so that weights become exactly zero. Last in a chain.
 
         y = params + updates;    new params = S(y, lr·l1) / (1 + 2·lr·l2),    S(y, t) = sign(y)·max(|y| - t, 0)
 
     that is argmin_z l1‖z‖₁ + l2‖z‖² + ‖z - y‖²/(2·lr). The subgradient of `add_penalty_grads` swings around zero, this
-    lands there and stays: `optax.apply_updates` gives zeros, bit for bit.
+    lands there and stays: `optax.apply_updates` gives zeros, bit for bit. It is elementwise jnp, too: a kernel
+    (`fused_penalty.jax.prox`) would need all of params + updates at once, a buffer of the model's size.
 
     Args:
       l1, l2, mask, anchor: as in `add_penalty_grads`. With an anchor, what lands is x - anchor, to the rounding of
         the sum in `apply_updates`.
       learning_rate: the step size, the one of the optimizer before: a float, a 0-d array or a schedule.
-      backend: "reference" is elementwise jnp that XLA fuses into the update. A kernel ("cpu", "cuda") would make all
-        of params + updates exist at once.
 
     Returns:
       An `optax.GradientTransformation` whose updates are new params - params. What comes after it in a chain would
       change them.
 
     Raises (in `init` and `update`):
-      TypeError, ValueError: as `fused_penalty.jax.prox`; ValueError where `update` gets no params.
+      TypeError, ValueError: as `fused_penalty.jax.prox`, whose step is the learning rate; ValueError where `update`
+        gets no params.
 
     Source: Parikh & Boyd, "Proximal algorithms", 2014, sections 4.2 and 6.5.
 
@@ -117,11 +116,11 @@ def proximal(
     """
 
     def update(updates: PyTree, state: PenaltyState, params: PyTree | None = None) -> tuple[PyTree, PenaltyState]:
-        now = {name: _at(value, state.count) for name, value in (("l1", l1), ("l2", l2), ("step", learning_rate))}
         moved = optax.apply_updates(_given(params), updates)
-        new = jax.tree.leaves(prox(moved, **now, mask=mask, anchor=state.anchor, backend=backend))
-        s = select(moved, 0.0, 0.0, mask, None)
-        return _map(_difference, updates, _tree(s, [new[i] for i in s.index]), params), _next(state)
+        s = select(moved, _at(l1, state.count), _at(l2, state.count), mask, state.anchor)
+        step = check_strength("learning_rate", _at(learning_rate, state.count), is_array)
+        new = leaf_proximals(s.groups.of_leaf, step, s.groups.l1, s.groups.l2, s.leaves, s.anchors)
+        return _map(_difference, updates, _tree(s, new), params), _next(state)
 
     return optax.GradientTransformation(lambda params: _first(params, anchor), update)
 
@@ -164,8 +163,7 @@ def _add(update: jax.Array, gradient: jax.Array | None, param: Any) -> jax.Array
 def _difference(update: jax.Array, new: jax.Array | None, param: Any) -> jax.Array:
     if new is None:  # masked
         return update
-    dtype = jnp.result_type(update, param)
-    return new.astype(dtype) - jnp.asarray(param, dtype)
+    return (new - param).astype(jnp.result_type(update, param))
 
 
 def _first(params: PyTree, anchor: PyTree | None) -> PenaltyState:
