@@ -173,7 +173,7 @@ def main(
     figure.suptitle("MiniLM (all-MiniLM-L6-v2, 22.7 M parameters)")
     _bars(axes[0], layers)
     _sparsity(axes[1, 0], sparse)
-    _anchored(axes[1, 1], tuned)
+    _anchored(axes[1, 1], tuned, len(work.test))
     return {"layers": layers, "sparse": sparse, "tuned": tuned, "figure": save(figure, folder, "finetune_minilm")}
 
 
@@ -194,11 +194,11 @@ def _sparsity(axis: Axes, sparse: dict[str, list[Point]]) -> None:
         axis.annotate(f"{p.strength:g}", (100 * p.changed, p.cosine), xytext=(-4, -3), textcoords="offset points",
                       fontsize=8, ha="right", va="top")  # fmt: skip
     axis.set(title="Sparsified (numbers: l1)", xlabel="zeros in the weight matrices (%)")
-    axis.set(ylabel="cosine of sentence embeddings, before and after", ylim=(0, 1.05))
+    axis.set(ylabel="cosine of sentence embeddings, before and after", ylim=(0, 1.05), xlim=(-6, 80))
     axis.legend()
 
 
-def _anchored(axis: Axes, tuned: dict[str, list[Point]]) -> None:
+def _anchored(axis: Axes, tuned: dict[str, list[Point]], unseen: int) -> None:
     labels = {"l2": ("L2 of x - anchor, in the loss", L2, -14), "l1": ("L1 of x - anchor, proximal", L1, 8)}
     free = tuned["none"][0]
     for kind, (label, colour, below) in labels.items():
@@ -210,9 +210,8 @@ def _anchored(axis: Axes, tuned: dict[str, list[Point]]) -> None:
                           fontsize=8, ha="center", color=colour)  # fmt: skip
     axis.plot(free.cosine, 100 * free.accuracy, "o", color=NONE, label="no penalty")
     axis.margins(0.1, 0.15)
-    axis.set(
-        title="Fine-tuned near its anchor: strength (share of weights that changed)", ylabel="unseen passages right (%)"
-    )
+    axis.set_title("Fine-tuned near its anchor: strength (share of weights that changed)")
+    axis.set_ylabel(f"right of {unseen} unseen passages (%)")
     axis.set(xlabel="cosine of other sentences' embeddings, before and after")
     axis.legend(loc="lower left")
 
