@@ -56,7 +56,11 @@ def test_thousands_of_leaves(op: Op, leaves: int, plain: Path, tmp_path: Path) -
     check(case, ran(emulate(plain, case, tmp_path, grid=5, seed=1)))
 
 
-@pytest.mark.parametrize("name", CASES)
+# Operations that write differ by a line of arithmetic: all cases for one of them, some for the others.
+SOUND = [n for n in CASES if n.startswith(("sums", "gradient")) or n.endswith(("float32-anchored", "-float16", "mixed"))]
+
+
+@pytest.mark.parametrize("name", SOUND)
 def test_memory_is_sound(name: str, asan: Path, tmp_path: Path) -> None:
     same_bits(ran(emulate(asan, CASES[name], tmp_path)), ran(emulate(asan, CASES[name], tmp_path, grid=7, seed=4)))
 
