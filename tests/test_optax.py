@@ -187,6 +187,11 @@ def test_the_state_maps_as_optax_expects() -> None:
     assert int(found.count) == 0
 
 
+def test_a_missing_learning_rate() -> None:
+    with pytest.raises(TypeError, match="learning_rate: it is missing"):
+        proximal(0.1)
+
+
 @pytest.mark.parametrize("optimizer", [add_penalty_grads(0.1), proximal(0.1, learning_rate=0.1)], ids=["add", "prox"])
 def test_without_params_the_error_is_the_one_of_optax(optimizer: Any) -> None:
     params = tree()

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ._errors import bad_anchor
+from ._errors import bad, bad_anchor
 from ._jax_core import leaf_gradients, leaf_proximals
 from ._jax_select import Selection, is_array, select
 from ._rules import ByPath
@@ -78,8 +78,7 @@ def add_penalty_grads(
 def proximal(
     l1: Any = 0.0,
     l2: Any = 0.0,
-    *,
-    learning_rate: Any,
+    learning_rate: Any = None,
     mask: Any = None,
     anchor: PyTree | None = None,
 ) -> optax.GradientTransformation:
@@ -94,7 +93,7 @@ def proximal(
     Args:
       l1, l2, mask, anchor: as in `add_penalty_grads`. With an anchor, what lands is x - anchor, to the rounding of
         the sum in `apply_updates`.
-      learning_rate: the step size, the one of the optimizer before: a float, a 0-d array or a schedule.
+      learning_rate: the step size, the one of the optimizer before: a float, a 0-d array or a schedule. Required.
 
     Returns:
       An `optax.GradientTransformation` whose updates are new params - params. What comes after it in a chain would
@@ -114,6 +113,9 @@ def proximal(
     >>> optax.apply_updates(params, updates)["w"].tolist()
     [1.5, 0.0, -3.5]
     """
+
+    if learning_rate is None:
+        raise bad(TypeError, "learning_rate", "it is missing", "Give the learning rate of the optimizer before")
 
     def update(updates: PyTree, state: PenaltyState, params: PyTree | None = None) -> tuple[PyTree, PenaltyState]:
         moved = optax.apply_updates(_given(params), updates)
