@@ -11,13 +11,14 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed")
 from torch import Tensor, nn
 
+import frontends
 from fused_penalty.torch import penalty, penalty_and_grad, sums
 
 F64 = torch.float64
 Fn = Callable[..., Any]
 
 
-@pytest.fixture(params=["cpu", "reference"])
+@pytest.fixture(params=frontends.on_cpu("torch"))
 def backend(request: pytest.FixtureRequest) -> str:
     return request.param
 
