@@ -38,9 +38,9 @@ class Prepared:
 
 
 def prepare(
-    op: int, buffers: Buffers, strengths: Tensor | None, terms: tuple[int, ...] | int, place: Place
+    op: Op, buffers: Buffers, strengths: Tensor | None, terms: tuple[int, ...] | int, place: Place
 ) -> Prepared:
-    op, device = Op(op), buffers.device
+    device = buffers.device
     plan = plan_of_layout(buffers.x.layout, terms, GPU_CHUNK)
     layout = TABLES.find(place, (buffers.x.layout, terms), lambda: layout_words(plan))
     key = b"".join(t.address_bytes for t in (buffers.x, buffers.anchor, buffers.out) if t is not None)
@@ -86,7 +86,7 @@ def _geometry(device: torch.device) -> tuple[int, int]:
     return processors * PROGRAMS, THREADS.value // getattr(found, "warp_size", 32)
 
 
-def launch(op: int, buffers: Buffers, strengths: Tensor | None, terms: tuple[int, ...] | int) -> Tensor:
+def launch(op: Op, buffers: Buffers, strengths: Tensor | None, terms: tuple[int, ...] | int) -> Tensor:
     device = buffers.device
     # The interpreter computes with NumPy, which would warn of inf and NaN.
     with np.errstate(all="ignore") if device.type == "cpu" else torch.accelerator.device_index(device.index):

@@ -103,14 +103,19 @@ def measure(kernel: str, arch: str, folder: Path) -> list[Row]:
     registers, stack, local = map(int, whole.groups())
     launched = next(f for name, f in bodies.items() if "penalty_kernel" in name)
     spills = stack + local + len(re.findall(r"\b(?:LDL|STL)\b", launched))
-    per_block = -(-registers // 8) * 8 * THREADS
-    warps = min(REGISTERS // per_block * THREADS // 32, WARPS[arch])
+    warps = resident_warps(registers, arch)
     rows = []
     for dtype in DTYPES:
         body = bodies[f"probe_{dtype}"]
         stores = len(re.findall(r"STG\.E[.\w]*\.128", body))
         rows.append(Row(kernel, dtype, arch, registers, spills, burst(body), stores, warps))
     return rows
+
+
+def resident_warps(registers: int, arch: str) -> int:
+    """Warps of an SM that registers allow, in blocks of THREADS."""
+    per_block = -(-registers // 8) * 8 * THREADS
+    return min(REGISTERS // per_block * THREADS // 32, WARPS[arch])
 
 
 def burst(sass: str) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 from typing import Any
 
 import numpy as np
@@ -11,14 +10,11 @@ import numpy as np
 import ptxemu
 from fused_penalty._plan import Op
 from harness import Case, Result
+from ptx import place, written
 
 THREADS = 256  # of kernels/triton/walk.py
 WARP = {"gfx942": 64}  # else 32
 NVIDIA, AMD = (80, 90, 100, 120), ("gfx942", "gfx1100")
-
-
-def installed() -> bool:
-    return importlib.util.find_spec("triton") is not None
 
 
 @functools.cache
@@ -52,25 +48,21 @@ def module(arch: int, op: Op, anchored: bool) -> ptxemu.Module:
 def run_ptx(case: Case, arch: int, *, grid: int = 3, gran: str = "block", seed: int = 0) -> Result:
     from fused_penalty._torch_triton import layout_words
 
-    op, device = Op(case.op), ptxemu.Device()
+    device = ptxemu.Device()
     assert case.strengths is not None
-    slots, chunks = case.plan.slot_count, len(case.plan.table)
-    arrays = [case.leaves] if case.anchors is None else [case.leaves, case.anchors]
-    at = [[device.put(x, skew) for x, skew in zip(a, case.skew, strict=True)] for a in arrays]
-    outs = [device.alloc(x.nbytes, skew) for x, skew in zip(case.leaves, case.skew, strict=True)]
-    written = op not in (Op.SUMS, Op.STATS)
-    if written:
-        at.append([0 if i in case.absent else a for i, a in enumerate(outs)])
-    totals = device.alloc(slots * op.columns * 8)
-    ticket = device.put(np.zeros(1, np.int32))
+    assert case.wide, "torch has float64 strengths and totals"
+    slots, chunks, columns = case.plan.slot_count, len(case.plan.table), case.op.columns
+    addresses, outs = place(device, case)
+    totals, ticket = device.alloc(8 * slots * columns), device.put(np.zeros(1, np.int32))
     arguments = [
-        device.put(layout_words(case.plan)), device.put(np.array(at, np.uint64)),
-        device.put(case.strengths.astype(np.float64)), device.alloc(chunks * op.columns * 8), ticket, totals,
+        device.put(layout_words(case.plan)), device.put(np.array(addresses, np.uint64)),
+        device.put(case.strengths.astype(np.float64)), device.alloc(8 * chunks * columns), ticket, totals,
         chunks, slots, len(case.leaves),
     ]  # fmt: skip
-    built = compiled(arch, op, case.anchors is not None)
-    code, shared = module(arch, op, case.anchors is not None), built.metadata.shared
-    code.launch(device, built.name, grid, THREADS, arguments, dyn_shared=shared, gran=gran, seed=seed)
-    assert device.get(ticket, np.int32, 1)[0] == 0
-    found = [device.get(a, np.uint8, x.nbytes).view(x.dtype) for a, x in zip(outs, case.leaves, strict=True)]
-    return Result(device.get(totals, np.float64, slots * op.columns).reshape(slots, -1), 1.0, found if written else [])
+    kernel = compiled(arch, case.op, case.anchors is not None)
+    module(arch, case.op, case.anchors is not None).launch(
+        device, kernel.name, grid, THREADS, arguments, dyn_shared=kernel.metadata.shared, gran=gran, seed=seed
+    )
+    assert device.get(ticket, np.int32, 1)[0] == 0, "the next launch needs the ticket at zero"
+    found = device.get(totals, np.float64, slots * columns).reshape(slots, columns)
+    return Result(found, 1.0, written(device, case, outs))
