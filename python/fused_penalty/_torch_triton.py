@@ -38,13 +38,18 @@ class Prepared:
 
 
 def prepare(
-    op: Op, buffers: Buffers, strengths: Tensor | None, terms: tuple[int, ...] | int, place: Place
+    op: Op,
+    buffers: Buffers,
+    strengths: Tensor | None,
+    terms: tuple[int, ...] | int,
+    place: Place,
+    tables: Tables = TABLES,
 ) -> Prepared:
     device = buffers.device
     plan = plan_of_layout(buffers.x.layout, terms, GPU_CHUNK)
-    layout = TABLES.find(place, (buffers.x.layout, terms), lambda: layout_words(plan))
+    layout = tables.find(place, (buffers.x.layout, terms), lambda: layout_words(plan))
     key = b"".join(t.address_bytes for t in (buffers.x, buffers.anchor, buffers.out) if t is not None)
-    addresses = TABLES.find(place, key, lambda: np.frombuffer(key, np.int64))
+    addresses = tables.find(place, key, lambda: np.frombuffer(key, np.int64))
     chunks, slots = len(plan.table), plan.slot_count
     totals = torch.empty(slots, op.columns, dtype=torch.float64, device=device)
     partials = torch.empty(chunks * op.columns, dtype=torch.float64, device=device)

@@ -86,7 +86,7 @@ def markdown() -> str:
         for op in Op:
             for anchored in (False, True):
                 r = measure(arch, op, anchored)
-                flight = f"{r.loads_in_flight} | {r.in_flight // 1024}" if r.in_flight else "| "
+                flight = f"{r.loads_in_flight} | {r.in_flight // 1024}" if r.in_flight else "|"
                 lines.append(
                     f"| {r.kernel} | {r.arch} | {r.registers} | {r.scratch} | {r.vector_loads} "
                     f"| {r.vector_stores} | {flight} |"
