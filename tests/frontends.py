@@ -136,12 +136,14 @@ def params() -> Iterator[Any]:
         yield pytest.param((framework, name), id=f"{framework}-{name}", marks=marks)
 
 
-def on_cpu(framework: str) -> Iterator[Any]:
-    """The names of the backends that take arrays on the CPU; Triton's where its interpreter is on."""
+def on_cpu(framework: str) -> list[Any]:
+    """pytest parameters: the names of the backends that take CPU arrays; Triton's where its interpreter is on."""
+    found = []
     for name, mine, devices, available, why in fp.backends().rows:
         if mine == framework and name != "cuda":
             reason = why if not available else "" if "cpu" in devices or devices == "any" else "takes no CPU tensors"
-            yield pytest.param(name, marks=[pytest.mark.skip(reason=reason)] if reason else [])
+            found.append(pytest.param(name, marks=[pytest.mark.skip(reason=reason)] if reason else []))
+    return found
 
 
 def make(key: tuple[str, str]) -> Frontend:

@@ -158,12 +158,12 @@ def test_export(backend: str) -> None:
     torch.testing.assert_close(exported.module()(torch.ones(3, 4)), model(torch.ones(3, 4)))
 
 
-def test_custom_ops_are_sound() -> None:
+def test_custom_ops_are_sound(backend: str) -> None:
     from fused_penalty import _torch_core as core
 
     xs = leaves()
-    torch.library.opcheck(core.sums_op, (xs, [], "cpu"))
-    torch.library.opcheck(core.gradients_op, (xs, [], torch.rand(2, 2, dtype=F64), [3, 3], [0, 1], "cpu"))
+    torch.library.opcheck(core.sums_op, (xs, [], backend))
+    torch.library.opcheck(core.gradients_op, (xs, [], torch.rand(2, 2, dtype=F64), [3, 3], [0, 1], backend))
 
 
 def test_autocast_and_inference_mode(backend: str) -> None:

@@ -26,14 +26,25 @@ CPU = torch.device("cpu")
 INTERPRETED = _backends.TRITON_DEVICES == ("cpu",)
 # Where time goes under the interpreter: models of millions of elements, and derivatives by differences, which depend
 # on the backend no more than the other tests of derivatives do.
-TOO_LONG = ("real_model", "many_leaves", "gradcheck", "gpu")
+TOO_LONG = ("real_model", "many_leaves", "gradcheck")
 
 
 @pytest.mark.skipif(INTERPRETED, reason="the interpreter is on already")
 def test_the_suite_under_the_interpreter() -> None:
     """In a process of its own: kernels are interpreted or compiled from the import of Triton on."""
     chosen = " and ".join(["triton", *(f"not {name}" for name in TOO_LONG)])
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests", "-k", chosen]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--ignore=tests/gpu",
+        "tests",
+        "-k",
+        chosen,
+    ]
     env = {**os.environ, _backends.INTERPRET: "1"}
     root = Path(__file__).parent.parent
     done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, timeout=600)

@@ -32,7 +32,8 @@ def pointer(address, dtype: tl.constexpr):
 @triton.jit
 def at_16_bytes(address, dtype: tl.constexpr):
     """The same where the address is a multiple of 16, and the compiler may know it."""
-    return tl.multiple_of(pointer(address // 16 * 16, dtype), 16)
+    # The hint has to meet the cast itself: Triton 3.6 loses one that is given to the result of a call.
+    return tl.multiple_of((address // 16 * 16).to(tl.pointer_type(dtype)), 16)
 
 
 @triton.jit

@@ -118,7 +118,7 @@ def _load_triton() -> Any:
     if (TRITON_DEVICES == ("cpu",)) != _interpreted():
         raise ImportError(f"{INTERPRET} was changed after fused_penalty was imported; set it before")
     if importlib.util.find_spec("triton") is None:
-        raise ImportError("Triton is not installed; pip install triton (PyTorch for GPUs brings it)")
+        raise ImportError("Triton is not installed; pip install 'triton>=3.6' (PyTorch for GPUs brings it)")
     return importlib.import_module("._torch_triton", __package__).LAUNCHER
 
 

@@ -45,7 +45,8 @@ def module(arch: int, op: Op, anchored: bool) -> ptxemu.Module:
     return ptxemu.Module(compiled(arch, op, anchored).asm["ptx"])
 
 
-def run_ptx(case: Case, arch: int, *, grid: int = 3, gran: str = "block", seed: int = 0) -> Result:
+def run_ptx(case: Case, arch: int, *, grid: int = 3, gran: str = "block", seed: int = 0, ahead: int = 0) -> Result:
+    """`ahead`: every leaf lies that many elements into a larger one, whose address is that much lower."""
     from fused_penalty._torch_triton import layout_words
 
     device = ptxemu.Device()
@@ -53,9 +54,12 @@ def run_ptx(case: Case, arch: int, *, grid: int = 3, gran: str = "block", seed: 
     assert case.wide, "torch has float64 strengths and totals"
     slots, chunks, columns = case.plan.slot_count, len(case.plan.table), case.op.columns
     addresses, outs = place(device, case)
+    words = layout_words(case.plan)
+    words[: 2 * chunks : 2] += ahead << 24
+    ahead *= case.leaves[0].itemsize
     totals, ticket = device.alloc(8 * slots * columns), device.put(np.zeros(1, np.int32))
     arguments = [
-        device.put(layout_words(case.plan)), device.put(np.array(addresses, np.uint64)),
+        device.put(words), device.put(np.array([a and a - ahead for a in addresses], np.uint64)),
         device.put(case.strengths.astype(np.float64)), device.alloc(8 * chunks * columns), ticket, totals,
         chunks, slots, len(case.leaves),
     ]  # fmt: skip

@@ -124,6 +124,14 @@ def test_alignment_changes_nothing() -> None:
     assert results[0].outs[0].tobytes() == results[1].outs[0].tobytes()
 
 
+@pytest.mark.parametrize("op", [Op.SUMS, Op.GRADIENT], ids=["sums", "gradient"])
+def test_offsets_of_more_than_32_bits(op: Op) -> None:
+    """The last elements of a leaf of 2³⁸."""
+    rng = np.random.default_rng(3)
+    case = Case(op, [rng.standard_normal(2 * CHUNK + 5).astype(np.float16)])
+    check(case, run_ptx(case, 90, ahead=1 << 38))
+
+
 @pytest.mark.parametrize("slots", ["one", "each"])
 def test_hundreds_of_leaves(slots: str) -> None:
     """More slots, and more chunks of one slot, than the last program adds up at once."""
