@@ -28,6 +28,12 @@ class Place:
     stream: int
     capturing: bool  # into a graph
 
+    @property
+    def reuses_memory(self) -> bool:
+        """Whether one launch may count on what the launch before it has left: they run one after the other, and to
+        the end. Graphs may run side by side, and the interpreter may be interrupted."""
+        return not self.capturing and self.device.type != "cpu"
+
     @staticmethod
     def current(device: torch.device) -> Place:
         if device.type == "cpu":  # Triton's interpreter

@@ -54,7 +54,7 @@ def prepare(
     totals = torch.empty(slots, op.columns, dtype=torch.float64, device=device)
     partials = torch.empty(chunks * op.columns, dtype=torch.float64, device=device)
     factors = totals if strengths is None else strengths.to(device)
-    ticket = torch.zeros(1, dtype=torch.int32, device=device) if place.capturing else _ticket(device, place.stream)
+    ticket = _ticket(place) if place.reuses_memory else _new_ticket(device)
     programs, warps = _geometry(device)
     return Prepared(
         max(1, min(chunks, programs)),
@@ -75,10 +75,14 @@ def layout_words(plan: Plan) -> np.ndarray:
     return np.concatenate([plan.table.view(np.int64).ravel(), first.astype(np.int64)])
 
 
-@functools.cache
-def _ticket(device: torch.device, stream: int) -> Tensor:
-    """Each launch of a stream finds it at zero and leaves it there."""
+def _new_ticket(device: torch.device) -> Tensor:
     return torch.zeros(1, dtype=torch.int32, device=device)
+
+
+@functools.cache
+def _ticket(place: Place) -> Tensor:
+    """Each launch of a stream finds it at zero and leaves it there."""
+    return _new_ticket(place.device)
 
 
 @functools.cache

@@ -35,6 +35,7 @@ KERNELS = {
 }
 NEEDED = 32 * 1024  # bytes in flight an SM: 3.35 TB/s x about 1 µs / 132 SMs is 25 KB (Little's law), and some more
 MARK = "<!-- artefact table -->"
+PAGE = ROOT / "docs" / "gpu.md"
 
 
 def cuobjdump() -> str | None:
@@ -152,15 +153,14 @@ def markdown(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    text = markdown(table())
+def show(text: str, mark: str) -> None:
+    """Prints the table, or puts it between the marks of the page."""
     if "--write" in sys.argv:
-        page = ROOT / "docs" / "gpu.md"
-        before, _, after = page.read_text().split(MARK)
-        page.write_text(f"{before}{MARK}\n{text}\n{MARK}{after}")
+        before, _, after = PAGE.read_text().split(mark)
+        PAGE.write_text(f"{before}{mark}\n{text}\n{mark}{after}")
     else:
         print(text)
 
 
 if __name__ == "__main__":
-    main()
+    show(markdown(table()), MARK)

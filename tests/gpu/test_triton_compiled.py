@@ -12,14 +12,14 @@ import pytest
 pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("triton", reason="Triton is not installed")
 
-from artefact import NEEDED, cuobjdump
+from artefact import NEEDED, PAGE, cuobjdump
 from cases import check, many, mixed
 from frontends import DTYPES
 from fused_penalty._backends import TRITON_DEVICES
 from fused_penalty._plan import GPU_CHUNK, Op
 from harness import CHUNK, WRITES, Case, Result, build, emulate, toolkit
 from triton_aot import AMD, NVIDIA, THREADS, compiled, run_ptx
-from triton_artefact import MARK, PAGE, measure
+from triton_artefact import MARK, measure
 
 pytestmark = pytest.mark.skipif(TRITON_DEVICES == ("cpu",), reason="the interpreter is on: nothing is compiled")
 

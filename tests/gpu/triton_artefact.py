@@ -10,19 +10,16 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from artefact import burst, cuobjdump, resident_warps
+from artefact import burst, cuobjdump, resident_warps, show
 from fused_penalty._plan import Op
-from harness import ROOT
 from triton_aot import AMD, NVIDIA, compiled
 
 MARK = "<!-- triton artefact table -->"
-PAGE = ROOT / "docs" / "gpu.md"
 
 
 @dataclass(frozen=True)
@@ -94,14 +91,5 @@ def markdown() -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    text = markdown()
-    if "--write" in sys.argv:
-        before, _, after = PAGE.read_text().split(MARK)
-        PAGE.write_text(f"{before}{MARK}\n{text}\n{MARK}{after}")
-    else:
-        print(text)
-
-
 if __name__ == "__main__":
-    main()
+    show(markdown(), MARK)
