@@ -7,6 +7,7 @@ and the kernels know nothing about batches.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -40,7 +41,27 @@ def gradients(
     anchors: Arrays,
 ) -> tuple[jax.Array, ...]:
     """(sums (groups, 2), gradient...); strengths (groups, 2) are the factors of sign(d) and of d."""
-    return _batched_gradients(backend, of_leaf, terms, 0)(strengths, *leaves, *anchors)
+    return _batched_writes(backend, "slot_gradients", of_leaf, terms, 0)(strengths, *leaves, *anchors)
+
+
+def proximal(
+    backend: str | None,
+    of_leaf: tuple[int, ...],
+    strengths: jax.Array,
+    leaves: Arrays,
+    anchors: Arrays,
+    *,
+    in_place: bool,
+) -> tuple[jax.Array, ...]:
+    """The new leaves; strengths (groups, 2) are the threshold and the factor after it."""
+    verb = "slot_prox_in_place" if in_place else "slot_prox"
+    terms = (BOTH,) * len(strengths)
+    return _batched_writes(backend, verb, of_leaf, terms, 0)(strengths, *leaves, *anchors)
+
+
+def stats(backend: str | None, leaves: Arrays, anchors: Arrays) -> tuple[jax.Array, jax.Array]:
+    """(Σ|d|, Σd², max|d| (n, 3), zeros and non-finite numbers (n, 2))."""
+    return _batched_stats(backend, len(leaves), 0)(*leaves, *anchors)
 
 
 def _dispatch(backend: str | None, verb: str, *operands: jax.Array, **static: Any) -> Any:
@@ -107,20 +128,45 @@ def _plan(leaves: Arrays, batch_rank: int, slots: Sequence[int], terms: Sequence
 
 
 def _per_group(total: jax.Array, first: dict[Any, int], shapes: list[tuple[int, ...]]) -> jax.Array:
-    """(slots, 2) -> (batch..., groups, 2): unbatched and batched leaves of a group have sums of their own."""
+    """(slots, k) -> (batch..., groups, k): unbatched and batched leaves of a group have sums of their own."""
     batch = jnp.broadcast_shapes(*set(shapes))
-    groups: list[Any] = [0.0] * (1 + max(group for group, _ in first))
+    groups: list[Any] = [0] * (1 + max(group for group, _ in first))
     for (group, shape), start in first.items():
-        rows = total[start : start + math.prod(shape)].reshape(*shape, 2)
-        groups[group] = groups[group] + jnp.broadcast_to(rows, (*batch, 2))
+        rows = total[start : start + math.prod(shape)].reshape(*shape, total.shape[-1])
+        groups[group] = groups[group] + jnp.broadcast_to(rows, (*batch, total.shape[-1]))
     return jnp.stack(groups, axis=-2)
 
 
 @functools.cache
-def _batched_gradients(
-    backend: str | None, of_leaf: tuple[int, ...], terms: tuple[int, ...], batch_rank: int
+def _batched_stats(backend: str | None, n: int, batch_rank: int) -> Callable[..., Any]:
+    """As `_batched_sums`, a slot for each row of each leaf."""
+
+    @custom_vmap
+    def call(*arrays: jax.Array) -> Any:
+        if len(arrays) > n:
+            arrays = _align(arrays[:n], arrays[n:], batch_rank)
+        leaves = arrays[:n]
+        shapes = [x.shape[:batch_rank] for x in leaves]
+        starts = [0, *itertools.accumulate(map(math.prod, shapes))][:n]
+        plan = _plan(leaves, batch_rank, starts, [BOTH] * n)
+        parts = _dispatch(backend, "slot_stats", *arrays, plan=plan, dtype=result_dtype(leaves), lead=0)
+        first = {(i, shape): start for i, (shape, start) in enumerate(zip(shapes, starts, strict=True))}
+        return tuple(_per_group(part, first, shapes) for part in parts)
+
+    @call.def_vmap
+    def _(axis_size: int, in_batched: Sequence[bool], *arrays: jax.Array) -> Any:
+        rows = [x if b else x[None] for x, b in zip(arrays, in_batched, strict=True)]
+        return _batched_stats(backend, n, batch_rank + 1)(*rows), (True, True)
+
+    return call
+
+
+@functools.cache
+def _batched_writes(
+    backend: str | None, verb: str, of_leaf: tuple[int, ...], terms: tuple[int, ...], batch_rank: int
 ) -> Callable[..., Any]:
-    """As `_batched_sums`; every array gets the whole batch, since every gradient has it."""
+    """As `_batched_sums`: sums, if the verb gives them, and an array a leaf. Every array gets the whole batch, since
+    every output has it."""
     n = len(of_leaf)
 
     @custom_vmap
@@ -132,14 +178,14 @@ def _batched_gradients(
         table = jnp.moveaxis(table, -2, 0).reshape(-1, 2)  # slot = group * rows + row
         slots = [g * math.prod(batch) for g in of_leaf]
         plan = _plan(whole[:n], batch_rank, slots, [terms[g] for g in of_leaf])
-        total, *found = _dispatch(
-            backend, "slot_gradients", table, *whole, plan=plan, dtype=result_dtype(arrays[:n]), lead=1
-        )
-        return jnp.moveaxis(total.reshape(groups, *batch, 2), 0, -2), *found
+        found = _dispatch(backend, verb, table, *whole, plan=plan, dtype=result_dtype(arrays[:n]), lead=1)
+        totals = [jnp.moveaxis(total.reshape(groups, *batch, 2), 0, -2) for total in found[:-n]]
+        return *totals, *found[-n:]
 
     @call.def_vmap
     def _(axis_size: int, in_batched: Sequence[bool], *operands: jax.Array) -> Any:
         rows = [x if b else x[None] for x, b in zip(operands, in_batched, strict=True)]
-        return _batched_gradients(backend, of_leaf, terms, batch_rank + 1)(*rows), (True,) * (n + 1)
+        found = _batched_writes(backend, verb, of_leaf, terms, batch_rank + 1)(*rows)
+        return found, (True,) * len(found)
 
     return call
