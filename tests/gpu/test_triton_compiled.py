@@ -12,6 +12,8 @@ import pytest
 pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("triton", reason="Triton is not installed")
 
+import ptxemu
+import triton_aot
 from artefact import NEEDED, PAGE, cuobjdump
 from cases import check, many, mixed
 from frontends import DTYPES
@@ -114,6 +116,17 @@ def test_mixed_dtypes_and_the_grid(op: Op) -> None:
         other = run_ptx(case, 90, grid=grid, gran=gran, seed=seed)
         assert other.totals.tobytes() == first.totals.tobytes()
         assert [o.tobytes() for o in other.outs] == [o.tobytes() for o in first.outs]
+
+
+def test_a_missing_barrier_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test of the test: without barriers, warps in random order read what is not there yet."""
+    code = compiled(90, Op.SUMS, False).asm["ptx"]
+    broken = re.sub(r"bar\.sync\s+0;", "", code)
+    assert broken != code
+    monkeypatch.setattr(triton_aot, "module", lambda *_: ptxemu.Module(broken))
+    case = dataclasses.replace(mixed(Op.SUMS), wide=True)
+    with pytest.raises((AssertionError, ptxemu.PtxError)), np.errstate(invalid="ignore"):
+        check(case, run_ptx(case, 90, gran="warp", seed=1))
 
 
 def test_alignment_changes_nothing() -> None:

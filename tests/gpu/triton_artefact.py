@@ -39,7 +39,7 @@ class Row:
 
 
 def measure(arch: int | str, op: Op, anchored: bool) -> Row:
-    name = op.name.lower().replace("_", " ") + (", anchor" if anchored else "")
+    name = op.name.lower() + (", anchor" if anchored else "")
     kernel = compiled(arch, op, anchored)
     return nvidia(name, f"sm_{arch}", kernel) if isinstance(arch, int) else amd(name, arch, kernel.asm["amdgcn"])
 
