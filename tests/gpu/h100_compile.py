@@ -30,7 +30,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import trees
-from fused_penalty.jax import penalty, penalty_and_grad
+from fused_penalty.jax import penalty, penalty_and_grad, prox, stats
 
 L1, L2 = 1e-5, 1e-4
 CONFIG = Path(__file__).parent / "h100_target_config.txtpb"
@@ -48,6 +48,11 @@ def naive(p: Any) -> jax.Array:
 
 def ours(p: Any) -> jax.Array:
     return penalty(p, L1, L2)
+
+
+def moved(p: Any, g: Any) -> Any:
+    """A step of proximal gradient descent."""
+    return prox(jax.tree.map(lambda w, d: w - 0.1 * d, p, g), L1, L2, step=0.1)
 
 
 def with_gradient(optimizer: optax.GradientTransformation, penalty_of: Callable[[Any], jax.Array] | None) -> Any:
@@ -93,6 +98,9 @@ def main() -> None:
         "penalty": describe(jax.jit(ours), shapes),
         "penalty of 2,000 leaves": describe(jax.jit(ours), many),
         "penalty_and_grad": describe(jax.jit(lambda p: penalty_and_grad(p, L1, L2)), shapes),
+        "stats": describe(jax.jit(lambda p: stats(p)[:5]), shapes),
+        "prox": describe(jax.jit(lambda p: prox(p, L1, L2, step=0.1), donate_argnums=0), shapes),
+        "prox after a step": describe(jax.jit(moved, donate_argnums=0), shapes, shapes),
         "naive": describe(jax.jit(naive), shapes),
     }
     for name, optimizer in (("SGD", optax.sgd(1e-2)), ("AdamW", optax.adamw(1e-3))):
