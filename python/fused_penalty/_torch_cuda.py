@@ -6,41 +6,33 @@ call with a list of sizes. Make that call before the capture, as torch asks of e
 
 from __future__ import annotations
 
-import functools
-
+import numpy as np
 import torch
 from torch import Tensor
 
 from . import _cuda
-from ._errors import bad
-from ._plan import GPU_CHUNK, Op, Plan, plan_of_layout
+from ._plan import GPU_CHUNK, Op, plan_of_layout
 from ._torch_native import Buffers, Launcher
+from ._torch_tables import Place, Tables
 
-
-@functools.lru_cache(maxsize=64)
-def _table(plan: Plan, device: torch.device) -> Tensor:
-    if torch.cuda.is_current_stream_capturing():
-        raise bad(
-            RuntimeError, "params", "a list of sizes that was not seen before the capture of a CUDA graph",
-            "Call once outside the capture first (a warm-up), with the same shapes, dtypes and strengths",
-        )  # fmt: skip
-    return torch.from_numpy(plan.table.view("int32")).to(device)
+TABLES = Tables(64)
 
 
 def launch(op: Op, buffers: Buffers, strengths: Tensor | None, terms: tuple[int, ...] | int) -> Tensor:
     plan = plan_of_layout(buffers.x.layout, terms, GPU_CHUNK)
+    chunks = len(plan.table)
     with torch.cuda.device(buffers.device):
-        table = _table(plan, buffers.device)
+        place = Place.current(buffers.device)
+        table = TABLES.find(place, (buffers.x.layout, terms), lambda: plan.table.view(np.int64).ravel())
         addresses = [a for t in (buffers.x, buffers.anchor, buffers.out) if t is not None for a in t.addresses]
         total = torch.empty(plan.slot_count, op.columns, dtype=torch.float64, device=buffers.device)
-        size = _cuda.scratch_bytes(op, len(table), len(addresses))
-        scratch = torch.empty(size, dtype=torch.uint8, device=buffers.device)
+        scratch = torch.empty(_cuda.scratch_bytes(op, chunks, len(addresses)), dtype=torch.uint8, device=buffers.device)
         factors = None if strengths is None else strengths.to(buffers.device)
         _cuda.launch(
             op,
             buffers.anchor is not None,
             table.data_ptr(),
-            len(table),
+            chunks,
             addresses,
             len(plan.sizes),
             0 if factors is None else factors.data_ptr(),

@@ -43,10 +43,13 @@ class Place:
 
 
 class Tables:
-    """The tables used last, at most `size` of them for all streams."""
+    """The tables used last, at most `size` of them for all streams.
 
-    def __init__(self, size: int) -> None:
-        self._size = size
+    `hint`: what else the user can do where a capture needs a new one.
+    """
+
+    def __init__(self, size: int, hint: str = "") -> None:
+        self._size, self._hint = size, hint
         self._known: OrderedDict[tuple[Any, ...], Tensor] = OrderedDict()
         self._kept: dict[tuple[Any, ...], Tensor] = {}  # read by graphs, which may be replayed for ever
         self._lock = threading.Lock()
@@ -79,8 +82,7 @@ class Tables:
             if table is None:
                 raise bad(
                     RuntimeError, "params", "sizes or addresses that were not seen before the capture of a graph",
-                    "Call once before the capture, with the same tensors. Fresh gradients have a new address in every "
-                    "capture: use add_grad_ with gradients that exist before, or backend='cuda'",
+                    f"Call once before the capture, with the same tensors and strengths. {self._hint}".strip(),
                 )  # fmt: skip
             self._kept[at] = table
         return self._kept[at]

@@ -24,7 +24,11 @@ from ._torch_tables import Place, Tables
 # depend on it. There is no autotuning: another shape of a row would add in another order.
 PROGRAMS = 4
 
-TABLES = Tables(128)
+TABLES = Tables(
+    128,
+    "Fresh gradients have a new address in every capture: use add_grad_ with gradients that exist before, or "
+    "backend='cuda'",
+)
 
 
 @dataclass(frozen=True)
