@@ -1,0 +1,163 @@
+"""One launch a device on its own parts of the leaves, then one all-reduce of the sums. Knows no kernel and no calculus.
+
+Who says how the leaves are sharded decides the way:
+
+    automatic axes    XLA, when it partitions: `custom_partitioning`
+    explicit axes     the types of the leaves: `shard_map`
+    manual axes       the user's own `shard_map`: nothing to do, the call is local as jnp's would be there
+
+The echo is never reduced, so gradients do not wait for the sums.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import jax
+from jax.experimental.custom_partitioning import ArrayMapping, SdyShardingRule, custom_partitioning
+from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
+
+from ._jax_layout import Layout, Shares, layout_of
+
+Arrays = Sequence[jax.Array]
+
+
+class Local(Protocol):
+    """A launch on the parts that one device holds; hashable, so that it can key a cache.
+
+    Tables (batch..., any, any) are whole on every device. Totals are (batch..., any, any), added over the axes of the
+    shares; ones are scalars, each device's own; arrays are like the leaves, one for each if the call `writes`.
+    """
+
+    @property
+    def writes(self) -> bool: ...
+
+    def __call__(
+        self, batch_rank: int, shares: Shares, tables: Arrays, leaves: Arrays, anchors: Arrays
+    ) -> tuple[jax.Array, Arrays, Arrays]: ...
+
+
+def spread(local: Local, batch_rank: int, tables: Arrays, leaves: Arrays, anchors: Arrays) -> Any:
+    """(totals, ones, arrays) of the call on whole arrays."""
+    mesh = mesh_of((*leaves, *anchors, *tables))
+    operands = tuple(tables), tuple(leaves), tuple(anchors)
+    if mesh.explicit_axes:
+        return _by_type(local, batch_rank, mesh, *operands)
+    if mesh.manual_axes:
+        return local(batch_rank, Shares((1.0,) * len(leaves)), *_as_varying(operands))
+    return _partitioned(local, batch_rank, tuple(map(len, operands)))(*operands)
+
+
+def mesh_of(arrays: Arrays) -> AbstractMesh:
+    meshes = (jax.typeof(x).sharding.mesh for x in arrays)
+    return next((mesh for mesh in meshes if not mesh.empty), jax.sharding.get_abstract_mesh())
+
+
+def varying(x: jax.Array) -> frozenset[str]:
+    """The manual axes over which a value differs (empty under check_vma=False)."""
+    return frozenset(jax.typeof(x).mat.varying)
+
+
+def classes(leaves: Arrays, anchors: Arrays) -> tuple[int, ...]:
+    """A number for each leaf: equal where the leaf and its anchor vary over the same manual axes.
+
+    Each class has a launch and an echo of its own. With one for all, the transpose of echo · x would all-reduce
+    the whole gradient of every leaf that varies over fewer axes than the echo.
+    """
+    sets = [varying(x) for x in leaves]
+    if anchors:
+        sets = [s | varying(a) for s, a in zip(sets, anchors, strict=True)]
+    number: dict[frozenset[str], int] = {}
+    return tuple(number.setdefault(s, len(number)) for s in sets)
+
+
+def _as_varying(tree: Any) -> Any:
+    """All arrays as varying over the axes that any of them varies over."""
+    union = frozenset().union(*map(varying, jax.tree.leaves(tree)))
+
+    def cast(x: jax.Array) -> jax.Array:
+        missing = tuple(union - varying(x))
+        return jax.lax.pcast(x, missing, to="varying") if missing else x
+
+    return jax.tree.map(cast, tree)
+
+
+def _by_type(local: Local, batch_rank: int, mesh: AbstractMesh, *operands: Arrays) -> Any:
+    """Explicit axes: the types of the leaves carry their specs; an anchor goes where its leaf is."""
+    leaves = operands[1]
+    specs = [jax.typeof(x).sharding.spec for x in leaves]
+    layout = layout_of(dict(mesh.shape), [x.shape for x in leaves], specs, batch_rank)
+    ins = _operand_specs(layout, operands)
+
+    def place(x: jax.Array, spec: PartitionSpec) -> jax.Array:
+        return x if jax.typeof(x).sharding.mesh.empty else jax.reshard(x, NamedSharding(mesh, spec))
+
+    body = functools.partial(local, batch_rank, layout.shares)
+    outs = layout.result(), PartitionSpec(), tuple(map(layout.result, layout.leaves)) if local.writes else ()
+    call = jax.shard_map(body, mesh=mesh, in_specs=ins, out_specs=outs, check_vma=False)
+    return call(*jax.tree.map(place, operands, ins))
+
+
+def _operand_specs(layout: Layout, operands: Sequence[Arrays]) -> tuple[tuple[PartitionSpec, ...], ...]:
+    tables, leaves, anchors = operands
+    at_leaves = (
+        tuple(layout.operand(x.shape, own) for x, own in zip(arrays, layout.leaves, strict=False))
+        for arrays in (leaves, anchors)
+    )
+    return tuple(layout.operand(x.shape) for x in tables), *at_leaves
+
+
+@functools.cache
+def _partitioned(local: Local, batch_rank: int, sizes: tuple[int, ...]) -> Any:
+    """Automatic axes: XLA tells the specs when it partitions. On one device the call is lowered as it is.
+
+    `sizes`: how many tables, leaves and anchors there are.
+    """
+
+    @custom_partitioning
+    def call(tables: Arrays, leaves: Arrays, anchors: Arrays) -> Any:
+        return local(batch_rank, Shares((1.0,) * len(leaves)), tables, leaves, anchors)
+
+    def partition(mesh: Any, operands: Any, results: Any) -> Any:
+        leaves, (_, ones, arrays) = operands[1], results
+        # A layout that belongs to no mesh has no spec: such a leaf is gathered.
+        specs = [getattr(x.sharding, "spec", ()) for x in leaves]
+        layout = layout_of(dict(mesh.shape), [x.shape for x in leaves], specs, batch_rank)
+        ins = _operand_specs(layout, operands)
+        outs = (
+            layout.result(),
+            tuple(PartitionSpec() for _ in ones),
+            tuple(layout.result(own) for own, _ in zip(layout.leaves, arrays, strict=False)),
+        )
+        place = functools.partial(NamedSharding, mesh)
+        return mesh, functools.partial(local, batch_rank, layout.shares), jax.tree.map(place, outs), jax.tree.map(place, ins)
+
+    def rule(mesh: Any, operands: Sequence[Any], results: Sequence[Any]) -> SdyShardingRule:
+        """Which dimensions belong together: those of a batch, and those of a leaf, its anchor and its array."""
+        whole: list[str] = []  # a factor for each dimension that is not sharded
+
+        def factors(shape: Sequence[int], leaf: int | None) -> ArrayMapping:
+            names = []
+            for d, n in enumerate(shape):
+                if d < batch_rank and n > 1:
+                    names.append(f"batch{d}")
+                elif d < batch_rank or leaf is None:
+                    whole.append(f"whole{len(whole)}")
+                    names.append(whole[-1])
+                else:
+                    names.append(f"leaf{leaf}_{d}")
+            return ArrayMapping(*names)
+
+        tables, leaves, anchors = sizes
+        scalars = len(results) - (leaves if local.writes else 0)
+        kinds: list[int | None] = [*[None] * tables, *range(leaves), *range(anchors)]
+        ins = tuple(factors(t.shape, k) for t, k in zip(operands, kinds, strict=True))
+        kinds = [*[None] * scalars, *range(leaves)]
+        outs = tuple(factors(t.shape, k) for t, k in zip(results, kinds, strict=False))
+        summed = () if local.writes else tuple(sorted({f for m in ins for f in m if f.startswith("leaf")}))
+        return SdyShardingRule(ins, outs, reduction_factors=summed, need_replication_factors=tuple(whole))
+
+    call.def_partition(partition, sharding_rule=rule)
+    return call
