@@ -168,6 +168,11 @@ def _is_tensor(x: Any) -> bool:
     return isinstance(x, Tensor)
 
 
+def is_frozen(x: Tensor) -> bool:
+    """A parameter that does not learn: it is counted, and nothing is computed or written for it."""
+    return isinstance(x, nn.Parameter) and not x.requires_grad
+
+
 def is_plain() -> bool:
     """True in eager mode without any transform: no compile, no functorch level, no tracing mode."""
     return (
