@@ -1,6 +1,6 @@
 """PartitionSpecs of the leaves -> what each device launches on, and how the sums are put together. No calculus.
 
-    S = Σ_devices Σ_i share_i · S_i(part on the device)          share_i = 1 / (devices that hold the same part of leaf i)
+    S = Σ_devices Σ_i share_i · S_i(part on the device)       share_i = 1 / (devices that hold the same part of leaf i)
 
 A leaf stays as it is sharded, but for two cases. A dimension that its axes do not divide evenly is gathered: XLA pads
 it, and padding must not be summed. And the batch dimensions of all operands have one sharding, since they

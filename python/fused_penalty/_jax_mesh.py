@@ -117,6 +117,7 @@ def _partitioned(local: Local, batch_rank: int, sizes: tuple[int, ...]) -> Any:
     """
 
     @custom_partitioning
+    @jax.jit  # holds the constants of the call, which custom_partitioning cannot
     def call(tables: Arrays, leaves: Arrays, anchors: Arrays) -> Any:
         return local(batch_rank, Shares((1.0,) * len(leaves)), tables, leaves, anchors)
 
@@ -132,7 +133,12 @@ def _partitioned(local: Local, batch_rank: int, sizes: tuple[int, ...]) -> Any:
             tuple(layout.result(own) for own, _ in zip(layout.leaves, arrays, strict=False)),
         )
         place = functools.partial(NamedSharding, mesh)
-        return mesh, functools.partial(local, batch_rank, layout.shares), jax.tree.map(place, outs), jax.tree.map(place, ins)
+        return (
+            mesh,
+            functools.partial(local, batch_rank, layout.shares),
+            jax.tree.map(place, outs),
+            jax.tree.map(place, ins),
+        )
 
     def rule(mesh: Any, operands: Sequence[Any], results: Sequence[Any]) -> SdyShardingRule:
         """Which dimensions belong together: those of a batch, and those of a leaf, its anchor and its array."""
