@@ -9,6 +9,7 @@ are read together.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any
 from jax.sharding import PartitionSpec
 
 Entry = Any  # of a PartitionSpec: None, the name of an axis or a tuple of names
+Spec = Sequence[Entry]
 Shape = tuple[int, ...]
 
 
@@ -54,9 +56,18 @@ def axes_of(*entries: Entry) -> tuple[str, ...]:
 
 
 def layout_of(
-    sizes: Mapping[str, int], shapes: Sequence[Shape], specs: Sequence[Sequence[Entry]], batch_rank: int
+    sizes: Mapping[str, int],
+    shapes: Sequence[Shape],
+    specs: Sequence[Spec],
+    anchor_specs: Sequence[Spec],
+    batch_rank: int,
 ) -> Layout:
-    """The layout of leaves whose shapes begin with `batch_rank` batch dimensions; `sizes` of the axes of the mesh."""
+    """The layout of leaves whose shapes begin with `batch_rank` batch dimensions; `sizes` of the axes of the mesh.
+
+    `anchor_specs` is empty without anchors.
+    """
+    if anchor_specs:
+        specs = [_joined(*pair) for pair in zip(specs, anchor_specs, strict=True)]
     entries = [_even(sizes, shape, spec) for shape, spec in zip(shapes, specs, strict=True)]
     batch: list[Entry] = []
     for d in range(batch_rank):
@@ -70,7 +81,16 @@ def layout_of(
     return Layout(tuple(batch), tuple(own), Shares(tuple(shares), used))
 
 
-def _even(sizes: Mapping[str, int], shape: Shape, spec: Sequence[Entry]) -> list[Entry]:
+def _joined(spec: Spec, other: Spec) -> list[Entry]:
+    """A leaf beside its anchor: sharded as the leaf is, and where the leaf is whole, as the anchor is."""
+    taken = set(axes_of(*spec))
+    return [
+        mine if mine is not None or taken & set(axes_of(theirs)) else theirs
+        for mine, theirs in itertools.zip_longest(spec, other)
+    ]
+
+
+def _even(sizes: Mapping[str, int], shape: Shape, spec: Spec) -> list[Entry]:
     """The entry of each dimension, None where its axes do not divide it evenly."""
     entries = [*spec, *[None] * (len(shape) - len(spec))]
     parts = [math.prod(sizes[name] for name in axes_of(e)) for e in entries]

@@ -12,7 +12,7 @@ The echo is never reduced, so gradients do not wait for the sums.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -24,7 +24,7 @@ from ._jax_layout import Layout, Shares, layout_of
 Arrays = Sequence[jax.Array]
 
 
-class Local(Protocol):
+class Local(Hashable, Protocol):
     """A launch on the parts that one device holds; hashable, so that it can key a cache.
 
     Tables (batch..., any, any) are whole on every device. Totals are (batch..., any, any), added over the axes of the
@@ -41,12 +41,12 @@ class Local(Protocol):
 
 def spread(local: Local, batch_rank: int, tables: Arrays, leaves: Arrays, anchors: Arrays) -> Any:
     """(totals, ones, arrays) of the call on whole arrays."""
-    mesh = mesh_of((*leaves, *anchors, *tables))
     operands = tuple(tables), tuple(leaves), tuple(anchors)
+    mesh, axes = mesh_of((*leaves, *anchors, *tables)), _variation(operands)
     if mesh.explicit_axes:
-        return _by_type(local, batch_rank, mesh, *operands)
+        return (_gathered if axes else _by_type)(local, batch_rank, mesh, *operands)
     if mesh.manual_axes:
-        return local(batch_rank, Shares((1.0,) * len(leaves)), *_as_varying(operands))
+        return local(batch_rank, Shares((1.0,) * len(leaves)), *_as_varying(operands, axes))
     return _partitioned(local, batch_rank, tuple(map(len, operands)))(*operands)
 
 
@@ -73,12 +73,14 @@ def classes(leaves: Arrays, anchors: Arrays) -> tuple[int, ...]:
     return tuple(number.setdefault(s, len(number)) for s in sets)
 
 
-def _as_varying(tree: Any) -> Any:
-    """All arrays as varying over the axes that any of them varies over."""
-    union = frozenset().union(*map(varying, jax.tree.leaves(tree)))
+def _variation(tree: Any) -> frozenset[str]:
+    """The manual axes over which any of the arrays varies."""
+    return frozenset().union(*map(varying, jax.tree.leaves(tree)))
 
+
+def _as_varying(tree: Any, axes: frozenset[str]) -> Any:
     def cast(x: jax.Array) -> jax.Array:
-        missing = tuple(union - varying(x))
+        missing = tuple(axes - varying(x))
         return jax.lax.pcast(x, missing, to="varying") if missing else x
 
     return jax.tree.map(cast, tree)
@@ -86,9 +88,9 @@ def _as_varying(tree: Any) -> Any:
 
 def _by_type(local: Local, batch_rank: int, mesh: AbstractMesh, *operands: Arrays) -> Any:
     """Explicit axes: the types of the leaves carry their specs; an anchor goes where its leaf is."""
-    leaves = operands[1]
-    specs = [jax.typeof(x).sharding.spec for x in leaves]
-    layout = layout_of(dict(mesh.shape), [x.shape for x in leaves], specs, batch_rank)
+    _, leaves, anchors = operands
+    specs, anchor_specs = ([jax.typeof(x).sharding.spec for x in arrays] for arrays in (leaves, anchors))
+    layout = layout_of(dict(mesh.shape), [x.shape for x in leaves], specs, anchor_specs, batch_rank)
     ins = _operand_specs(layout, operands)
 
     def place(x: jax.Array, spec: PartitionSpec) -> jax.Array:
@@ -98,6 +100,16 @@ def _by_type(local: Local, batch_rank: int, mesh: AbstractMesh, *operands: Array
     outs = layout.result(), PartitionSpec(), tuple(map(layout.result, layout.leaves)) if local.writes else ()
     call = jax.shard_map(body, mesh=mesh, in_specs=ins, out_specs=outs, check_vma=False)
     return call(*jax.tree.map(place, operands, ins))
+
+
+def _gathered(local: Local, batch_rank: int, mesh: AbstractMesh, *operands: Arrays) -> Any:
+    """Explicit axes inside a user's `shard_map` over other axes that checks what varies: ours cannot stand in it,
+    so the leaves are gathered over the explicit axes."""
+    whole = jax.tree.map(lambda x: jax.reshard(x, PartitionSpec()), operands)
+    shares = Shares((1.0,) * len(operands[1]))
+    totals, ones, arrays = local(batch_rank, shares, *_as_varying(whole, _variation(operands)))
+    specs = (jax.typeof(x).sharding.spec for x in operands[1])
+    return totals, ones, tuple(map(jax.reshard, arrays, specs))
 
 
 def _operand_specs(layout: Layout, operands: Sequence[Arrays]) -> tuple[tuple[PartitionSpec, ...], ...]:
@@ -122,10 +134,10 @@ def _partitioned(local: Local, batch_rank: int, sizes: tuple[int, ...]) -> Any:
         return local(batch_rank, Shares((1.0,) * len(leaves)), tables, leaves, anchors)
 
     def partition(mesh: Any, operands: Any, results: Any) -> Any:
-        leaves, (_, ones, arrays) = operands[1], results
+        (_, leaves, anchors), (_, ones, arrays) = operands, results
         # A layout that belongs to no mesh has no spec: such a leaf is gathered.
-        specs = [getattr(x.sharding, "spec", ()) for x in leaves]
-        layout = layout_of(dict(mesh.shape), [x.shape for x in leaves], specs, batch_rank)
+        specs, anchor_specs = ([getattr(x.sharding, "spec", ()) for x in arrays] for arrays in (leaves, anchors))
+        layout = layout_of(dict(mesh.shape), [x.shape for x in leaves], specs, anchor_specs, batch_rank)
         ins = _operand_specs(layout, operands)
         outs = (
             layout.result(),
