@@ -174,7 +174,7 @@ def _partitioned(local: Local, batch_rank: int, sizes: tuple[int, ...]) -> Any:
         ins = tuple(factors(t.shape, k) for t, k in zip(operands, kinds, strict=True))
         kinds = [*[None] * scalars, *range(leaves)]
         outs = tuple(factors(t.shape, k) for t, k in zip(results, kinds, strict=False))
-        summed = () if local.writes else tuple(sorted({f for m in ins for f in m if f.startswith("leaf")}))
+        summed = () if local.writes else tuple(dict.fromkeys(f for m in ins for f in m if f.startswith("leaf")))
         return SdyShardingRule(ins, outs, reduction_factors=summed, need_replication_factors=tuple(whole))
 
     call.def_partition(partition, sharding_rule=rule)
