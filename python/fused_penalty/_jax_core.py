@@ -22,7 +22,7 @@ from jax.custom_derivatives import SymbolicZero
 
 from . import _jax_launch as launch
 from ._jax_mesh import classes
-from .reference import term_gradient
+from .reference import proximal_leaf, term_gradient
 
 Arrays = Sequence[jax.Array]
 
@@ -143,6 +143,37 @@ def _gradients_rule(spec: Spec, primals: Any, tangents: Any) -> Any:
     return value_and_gradients(spec, *primals), out_tangents
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def proximal_leaves(
+    spec: Spec, in_place: bool, step: jax.Array, l1: Arrays, l2: Arrays, leaves: Arrays, anchors: Arrays
+) -> tuple[jax.Array, ...]:
+    """The proximal step of every leaf, from one launch."""
+    dtype = launch.result_dtype(leaves)
+    rows = [jnp.stack([step * a, 1 / (1 + 2 * step * b)]) for a, b in zip(l1, l2, strict=True)]
+    factors = jnp.stack(rows).astype(dtype)
+    return launch.proximal(spec.backend, spec.of_leaf, factors, leaves, anchors, in_place=in_place)
+
+
+@proximal_leaves.defjvp
+def _proximal_rule(spec: Spec, in_place: bool, primals: Any, tangents: Any) -> Any:
+    def unfused(step: jax.Array, l1: Arrays, l2: Arrays, leaves: Arrays, anchors: Arrays) -> tuple[jax.Array, ...]:
+        found = []
+        for i, (x, g) in enumerate(zip(leaves, spec.of_leaf, strict=True)):
+            d = displacement(leaves, anchors, i)
+            a, b = (v.astype(d.dtype) for v in (step * l1[g], 1 / (1 + 2 * step * l2[g])))
+            origin = anchors[i].astype(d.dtype) if anchors else jnp.zeros_like(d)
+            found.append(proximal_leaf(d, origin, a, b).astype(x.dtype))
+        return tuple(found)
+
+    _, out_tangents = jax.jvp(unfused, primals, tangents)
+    return proximal_leaves(spec, False, *primals), out_tangents
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def stats(backend: str | None, leaves: Arrays, anchors: Arrays) -> tuple[jax.Array, jax.Array]:
+    return launch.stats(backend, leaves, anchors)
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def penalty(spec: Spec, l1: Arrays, l2: Arrays, leaves: Arrays, anchors: Arrays) -> jax.Array:
     return primitive(spec, l1, l2, leaves, anchors)[0]
@@ -155,3 +186,4 @@ def sums(spec: Spec, leaves: Arrays, anchors: Arrays) -> jax.Array:
 
 
 penalty_and_grad = jax.jit(value_and_gradients, static_argnums=0)
+proximal = jax.jit(proximal_leaves, static_argnums=(0, 1))

@@ -24,10 +24,14 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Shares:
-    """The share of each leaf's sums that a device contributes, and the mesh axes that the sums are added over."""
+    """The share of each leaf's sums that a device contributes, and the mesh axes that the sums are added over.
+
+    `idle`: for each leaf, those of the axes that it is not sharded over.
+    """
 
     of_leaf: tuple[float, ...]
     axes: tuple[str, ...] = ()
+    idle: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,9 @@ def layout_of(
     own = [tuple(None if taken & set(axes_of(e)) else e for e in leaf[batch_rank:]) for leaf in entries]
     mine = [set(axes_of(*leaf)) for leaf in own]
     used = tuple(name for name in sizes if any(name in axes for axes in mine))
-    shares = (1 / math.prod(sizes[name] for name in used if name not in axes) for axes in mine)
-    return Layout(tuple(batch), tuple(own), Shares(tuple(shares), used))
+    idle = tuple(tuple(name for name in used if name not in axes) for axes in mine)
+    shares = (1 / math.prod(sizes[name] for name in names) for names in idle)
+    return Layout(tuple(batch), tuple(own), Shares(tuple(shares), used, idle))
 
 
 def _joined(spec: Spec, other: Spec) -> list[Entry]:

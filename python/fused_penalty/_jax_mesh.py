@@ -27,16 +27,19 @@ Arrays = Sequence[jax.Array]
 class Local(Hashable, Protocol):
     """A launch on the parts that one device holds; hashable, so that it can key a cache.
 
-    Tables (batch..., any, any) are whole on every device. Totals are (batch..., any, any), added over the axes of the
+    Tables (batch..., any, any) are whole on every device. Totals are (batch..., any, any), reduced over the axes of the
     shares; ones are scalars, each device's own; arrays are like the leaves, one for each if the call `writes`.
     """
 
     @property
     def writes(self) -> bool: ...
 
+    @property
+    def totals(self) -> int: ...  # how many
+
     def __call__(
-        self, batch_rank: int, shares: Shares, tables: Arrays, leaves: Arrays, anchors: Arrays
-    ) -> tuple[jax.Array, Arrays, Arrays]: ...
+        self, batch_rank: int, shares: Shares, tables: Arrays, leaves: Arrays, anchors: Arrays, /
+    ) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...], tuple[jax.Array, ...]]: ...
 
 
 def spread(local: Local, batch_rank: int, tables: Arrays, leaves: Arrays, anchors: Arrays) -> Any:
@@ -97,7 +100,8 @@ def _by_type(local: Local, batch_rank: int, mesh: AbstractMesh, *operands: Array
         return x if jax.typeof(x).sharding.mesh.empty else jax.reshard(x, NamedSharding(mesh, spec))
 
     body = functools.partial(local, batch_rank, layout.shares)
-    outs = layout.result(), PartitionSpec(), tuple(map(layout.result, layout.leaves)) if local.writes else ()
+    arrays = tuple(map(layout.result, layout.leaves)) if local.writes else ()
+    outs = (layout.result(),) * local.totals, PartitionSpec(), arrays
     call = jax.shard_map(body, mesh=mesh, in_specs=ins, out_specs=outs, check_vma=False)
     return call(*jax.tree.map(place, operands, ins))
 
@@ -134,13 +138,13 @@ def _partitioned(local: Local, batch_rank: int, sizes: tuple[int, ...]) -> Any:
         return local(batch_rank, Shares((1.0,) * len(leaves)), tables, leaves, anchors)
 
     def partition(mesh: Any, operands: Any, results: Any) -> Any:
-        (_, leaves, anchors), (_, ones, arrays) = operands, results
+        (_, leaves, anchors), (totals, ones, arrays) = operands, results
         # A layout that belongs to no mesh has no spec: such a leaf is gathered.
         specs, anchor_specs = ([getattr(x.sharding, "spec", ()) for x in arrays] for arrays in (leaves, anchors))
         layout = layout_of(dict(mesh.shape), [x.shape for x in leaves], specs, anchor_specs, batch_rank)
         ins = _operand_specs(layout, operands)
         outs = (
-            layout.result(),
+            tuple(layout.result() for _ in totals),
             tuple(PartitionSpec() for _ in ones),
             tuple(layout.result(own) for own, _ in zip(layout.leaves, arrays, strict=False)),
         )

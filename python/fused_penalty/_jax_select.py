@@ -67,7 +67,7 @@ def select(
     index = [i for i, keep in enumerate(selected) if keep]
     leaves = tuple(_as_array(all_leaves[i], paths, i) for i in index)
     strengths = (
-        resolve_strengths(name, value, paths, all_leaves, selected, _is_array, broadcast)
+        resolve_strengths(name, value, paths, all_leaves, selected, is_array, broadcast)
         for name, value in (("l1", l1), ("l2", l2))
     )
     return Selection(
@@ -81,7 +81,7 @@ def select(
     )
 
 
-def _is_array(x: Any) -> bool:
+def is_array(x: Any) -> bool:
     return isinstance(x, jax.Array)
 
 

@@ -3,6 +3,7 @@
     penalty            Σ_i ( l1 · Σ|x_i| + l2 · Σ x_i² )
     penalty_and_grad   the same, and l1 · sign(x_i) + 2 · l2 · x_i with sign(±0) = 0
     sums               Σ|x_i| and Σ x_i² for each leaf
+    prox               S(x_i, step·l1) / (1 + 2·step·l2), S(x, t) = x - clip(x, -t, t)
 
 These take a pytree and two scalars. `fused_penalty.jax` with `backend="reference"` adds masks, strengths for
 each leaf, anchors and differentiation, and calls `slot_sums` where another backend calls its kernel.
@@ -30,8 +31,9 @@ def _add_pairs(a: Sequence[jax.Array], b: Sequence[jax.Array]) -> tuple[jax.Arra
     high = a[0] + b[0]
     back = high - a[0]
     error = (a[0] - (high - back)) + (b[0] - back)
-    # An infinite sum has no rounding error; inf - inf would make it NaN.
-    return high, jnp.where(jnp.isfinite(high), error, 0) + (a[1] + b[1])
+    # An infinite sum has no rounding error; inf - inf would make it NaN. Not jnp.where: its function, called inside
+    # a reduction whose result nobody needs, crashes the compiler of jaxlib 0.10.2.
+    return high, jax.lax.select(jnp.isfinite(high), error, jnp.zeros_like(error)) + (a[1] + b[1])
 
 
 def accurate_sum(v: jax.Array) -> jax.Array:
@@ -90,6 +92,21 @@ def penalty_and_grad(params: Any, l1: Any = 0.0, l2: Any = 0.0) -> tuple[jax.Arr
     return penalty(params, l1, l2), jax.tree.map(gradient, params)
 
 
+def prox(params: Any, l1: Any = 0.0, l2: Any = 0.0, step: Any = 1.0) -> Any:
+    """The proximal step of the penalty, a pytree like params.
+
+    >>> from fused_penalty import reference
+    >>> reference.prox([jnp.array([0.5, -2.0])], l1=1.0, l2=0.5)[0].tolist()
+    [0.0, -0.5]
+    """
+
+    def leaf(x: jax.Array) -> jax.Array:
+        d = _wide(x)
+        return proximal_leaf(d, jnp.zeros_like(d), step * l1, 1 / (1 + 2 * step * l2)).astype(x.dtype)
+
+    return jax.tree.map(leaf, params)
+
+
 # The backend: what fused_penalty.jax calls.
 
 
@@ -103,24 +120,60 @@ def _rows(plan: Plan, arrays: Sequence[jax.Array]) -> list[jax.Array]:
     return [x - _wide(a).reshape(x.shape) for x, a in zip(found, arrays[n:], strict=True)]
 
 
-def slot_sums(plan: Plan, arrays: Sequence[jax.Array], dtype: Any) -> tuple[jax.Array, jax.Array]:
-    """(sums (slots, 2), one) of leaves followed by their anchors, if any."""
+def _totals(plan: Plan, arrays: Sequence[jax.Array], dtype: Any) -> jax.Array:
+    """The sums (slots, 2) of leaves followed by their anchors, if any."""
     members: dict[int, list[jax.Array]] = {}  # leaves that share their slots
     for x, first in zip(_rows(plan, arrays), plan.slots, strict=True):
         members.setdefault(first, []).append(row_sums(x).astype(dtype))
     totals = [m[0] if len(m) == 1 else accurate_sum(jnp.stack(m, axis=-1)) for _, m in sorted(members.items())]
+    return jnp.concatenate(totals)
+
+
+def slot_sums(plan: Plan, arrays: Sequence[jax.Array], dtype: Any) -> tuple[jax.Array, jax.Array]:
+    """(sums (slots, 2), one) of leaves followed by their anchors, if any."""
     # The echo: a 1 that exists only once the sums do.
-    return jax.lax.optimization_barrier((jnp.concatenate(totals), jnp.float32(1)))
+    return jax.lax.optimization_barrier((_totals(plan, arrays, dtype), jnp.float32(1)))
 
 
 def slot_gradients(plan: Plan, strengths: jax.Array, arrays: Sequence[jax.Array], dtype: Any) -> tuple[jax.Array, ...]:
     """(sums (slots, 2), gradient...): strengths (slots, 2) hold the factors of sign(d) and of d."""
-    totals, _ = slot_sums(plan, arrays, dtype)
+    totals = _totals(plan, arrays, dtype)
     gradients = []
     for x, d, first, terms in zip(arrays, _rows(plan, arrays), plan.slots, plan.terms, strict=False):
         rows = strengths[first : first + d.shape[0]].astype(d.dtype)
         gradients.append(term_gradient(d, rows[:, :1], rows[:, 1:], terms).reshape(x.shape).astype(x.dtype))
     return totals, *gradients
+
+
+def slot_prox(plan: Plan, strengths: jax.Array, arrays: Sequence[jax.Array], dtype: Any) -> tuple[jax.Array, ...]:
+    """(new leaf...): strengths (slots, 2) hold the threshold and the factor after it."""
+    n = len(plan.sizes)
+    found = []
+    for i, (x, d, first) in enumerate(zip(arrays, _rows(plan, arrays), plan.slots, strict=False)):
+        rows = strengths[first : first + d.shape[0]].astype(d.dtype)
+        origin = _wide(arrays[n + i]).reshape(d.shape) if len(arrays) > n else jnp.zeros_like(d)
+        found.append(proximal_leaf(d, origin, rows[:, :1], rows[:, 1:]).reshape(x.shape).astype(x.dtype))
+    return tuple(found)
+
+
+slot_prox_in_place = slot_prox  # XLA itself reuses the memory of an operand that nobody needs any more
+
+
+def slot_stats(plan: Plan, arrays: Sequence[jax.Array], dtype: Any) -> tuple[jax.Array, jax.Array]:
+    """(Σ|d|, Σd², max|d| (slots, 3), counts of zeros and of non-finite numbers (slots, 2))."""
+    reals, counts = [], []
+    integer = jnp.int64 if dtype == jnp.float64 else jnp.int32
+    for d in _rows(plan, arrays):
+        largest = jnp.max(jnp.abs(d), axis=-1, initial=0)
+        reals.append(jnp.concatenate([row_sums(d), largest[:, None]], axis=-1).astype(dtype))
+        counts.append(jnp.stack([jnp.sum(f, axis=-1, dtype=integer) for f in (d == 0, ~jnp.isfinite(d))], axis=-1))
+    return jnp.concatenate(reals), jnp.concatenate(counts)
+
+
+def proximal_leaf(d: jax.Array, origin: jax.Array, limit: Any, factor: Any) -> jax.Array:
+    """origin + factor·(d - clip(d, -limit, limit)): exactly the origin within the limits, NaN for NaN."""
+    clipped = jnp.where(d > limit, limit, jnp.where(d < -limit, -limit, d))
+    return origin + factor * (d - clipped)
 
 
 def term_gradient(d: jax.Array, a: Any, b: Any, terms: int) -> jax.Array:
