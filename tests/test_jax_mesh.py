@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec as P
 import oracle
 from check import close_gradient, close_value
 from frontends import DTYPES
-from fused_penalty.jax import penalty, penalty_and_grad, sums
+from fused_penalty.jax import penalty, penalty_and_grad, prox, stats, sums
 from mesh_hlo import compiled_counts
 
 L1, L2 = 0.01, 0.003
@@ -152,7 +152,7 @@ TRANSFORMS: dict[str, tuple[Callable[..., Any], dict[str, P], tuple[int, ...]]] 
     "vmap, uneven": (lambda f, p: jax.vmap(f)(p), {"w": P(None, "x")}, (3,)),
     "vmap of grad": (lambda f, p: jax.vmap(jax.grad(f))(p), {"w": P("x", None, "y"), "b": P("x")}, (4,)),
     "vmap of strengths": (lambda f, p: jax.vmap(lambda a: f(p, a))(jnp.arange(3.0)), SPECS, ()),
-    "nested vmap": (lambda f, p: jax.vmap(jax.vmap(f))(p), {"w": P("x", "y")}, (2, 4)),
+    "nested vmap": (lambda f, p: jax.vmap(jax.vmap(f))(p), {"w": P("x", "y"), "b": P("x", "y")}, (2, 4)),
     "scan": (
         lambda f, p: jax.lax.scan(
             lambda q, a: (jax.tree.map(lambda x, g: x - 0.1 * g, q, jax.grad(f)(q, a)), f(q)), p, jnp.arange(3.0)
@@ -178,11 +178,48 @@ def test_penalty_and_grad_under_vmap(kind: str, backend: str) -> None:
     mesh, tree = mesh_of("2x4", kind), small(batch=(4,))
     specs = {"w": P("x", None, "y"), "b": P("x", "y")}
     with jax.set_mesh(mesh):
-        each = jax.vmap(lambda p, a: penalty_and_grad(p, a, L2, backend=backend))
-        value, grads = jax.jit(each)(placed(mesh, tree, specs), jnp.arange(4.0))
-    expected = jax.vmap(jax.value_and_grad(naive))(tree, jnp.arange(4.0))
-    found = (value, grads)
+        each = jax.vmap(lambda p: penalty_and_grad(p, L1, L2, backend=backend))
+        found = jax.jit(each)(placed(mesh, tree, specs))
+    expected = jax.vmap(jax.value_and_grad(naive))(tree)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, np.asarray(b), rtol=3e-6, atol=1e-7), found, expected)
+
+
+def test_prox_travels_nowhere(kind: str, backend: str) -> None:
+    mesh = mesh_of("2x4", kind)
+    specs = specs_of(mesh)
+    tree = leaves_of(specs)
+    params = placed(mesh, tree, specs)
+    f = functools.partial(prox, l1=0.3, l2=L2, step=0.5, backend=backend)
+    with jax.set_mesh(mesh):
+        found, counts = jax.jit(f)(params), compiled_counts(f, params)
+    expected = f(tree)
+    for n, x in found.items():
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(expected[n]))
+        assert x.sharding.is_equivalent_to(params[n].sharding, x.ndim)
+        assert n in ("scalar", "empty") or 0 < np.mean(np.asarray(x) == 0) < 1
+    launches = int(backend == "cpu")
+    assert counts == {"launches": launches, "all_reduces": 0, "all_gathers": 0, "other_collectives": 0}
+
+
+def test_stats_of_the_whole_leaves(kind: str, backend: str) -> None:
+    mesh = mesh_of("2x4", kind)
+    specs = specs_of(mesh)
+    tree = leaves_of(specs)
+    for x in tree.values():
+        if x.size > 1:
+            x.flat[::5] = 0
+    names = [n for n, x in tree.items() if x.size > 1]
+    tree[names[0]].flat[7], tree[names[1]].flat[-1], tree[names[2]].flat[0] = np.nan, np.inf, -np.inf
+    params = placed(mesh, tree, specs)
+    found, expected = stats(params, backend=backend), stats(tree, backend=backend)
+    assert found.paths == expected.paths
+    assert found.size == expected.size
+    assert np.isnan(found.max[found.paths.index(names[0])])
+    for a, b in zip(found[:5], expected[:5], strict=True):
+        np.testing.assert_allclose(a, np.asarray(b), rtol=1e-6)
+        assert a.dtype == b.dtype
+    np.testing.assert_array_equal(found.zeros, [np.sum(np.asarray(tree[n]) == 0) for n in found.paths])
+    assert compiled_counts(lambda p: stats(p, backend=backend)[:5], params)["all_gathers"] == 0
 
 
 def test_a_dimension_that_does_not_divide_evenly(backend: str) -> None:
