@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from cases import L1, L2, Tree
+from cases import L1, L2, RATE, Tree
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -122,3 +122,86 @@ def copy_limit(tree: Tree) -> Callable[[], object]:
     source = torch.full((tree.bytes // 4,), 0.02)
     target = torch.full_like(source, 0.0)
     return lambda: target.copy_(source)
+
+
+# In place: gradients that exist already get the penalty's share, or the parameters are updated themselves.
+
+
+def _with_grads(tree: Tree) -> tuple[list[Tensor], list[Tensor]]:
+    xs = _watched(tree)
+    for x, g in zip(xs, tree.torch, strict=True):
+        x.grad = g.clone()
+    return xs, [x.grad for x in xs if x.grad is not None]
+
+
+def add_limit(tree: Tree) -> Callable[[], object]:
+    """One g.add_(x) over two contiguous buffers of the same bytes: what reads and writes the same."""
+    import torch
+
+    x = torch.full((tree.bytes // 4,), 0.02)
+    g = torch.full_like(x, 0.0)
+    return lambda: g.add_(x)
+
+
+def pass_limit(tree: Tree) -> Callable[[], object]:
+    """One x.mul_(1.0) over one contiguous buffer of the same bytes."""
+    import torch
+
+    x = torch.full((tree.bytes // 4,), 0.02)
+    return lambda: x.mul_(1.0)
+
+
+def naive_add(tree: Tree) -> Callable[[], object]:
+    xs, _ = _with_grads(tree)
+    return lambda: penalty_per_leaf(xs).backward()
+
+
+def foreach_add(tree: Tree) -> Callable[[], object]:
+    """Value and gradient with the multi-tensor operations that torch has."""
+    import torch
+
+    xs, grads = _with_grads(tree)
+    xs = [x.detach() for x in xs]
+    value = foreach(tree)
+
+    def call() -> object:
+        torch._foreach_add_(grads, torch._foreach_sign(xs), alpha=L1)
+        torch._foreach_add_(grads, xs, alpha=2 * L2)
+        return value()
+
+    return call
+
+
+def ours_add(tree: Tree) -> Callable[[], object]:
+    from fused_penalty.torch import add_grad_
+
+    xs, _ = _with_grads(tree)
+    return lambda: add_grad_(xs, l1=L1, l2=L2)
+
+
+def foreach_prox(tree: Tree) -> Callable[[], object]:
+    """Soft-thresholding with multi-tensor operations; no value."""
+    import torch
+
+    xs = [x.clone() for x in tree.torch]
+
+    def call() -> None:
+        clipped = torch._foreach_clamp_max(torch._foreach_clamp_min(xs, -RATE * L1), RATE * L1)
+        torch._foreach_sub_(xs, clipped)
+        torch._foreach_div_(xs, 1 + 2 * RATE * L2)
+
+    return call
+
+
+def ours_prox(tree: Tree) -> Callable[[], object]:
+    from fused_penalty.torch import prox_
+
+    xs = [x.clone() for x in tree.torch]
+    return lambda: prox_(xs, l1=L1, l2=L2, step=RATE)
+
+
+def ours_regularize(tree: Tree) -> Callable[[], object]:
+    from fused_penalty.torch import regularize_
+
+    xs = [x.clone() for x in tree.torch]
+    return lambda: regularize_(xs, l1=RATE * L1, l2=2 * RATE * L2)

@@ -104,3 +104,24 @@ GRADIENT = (
         "gradient", "jax", "naive jit", four_a_leaf, contend_jax.naive_value_and_grad, GRADIENTS & NOT_MANY
     ),
 )  # fmt: skip
+
+
+def five(n: int) -> int:
+    return 5
+
+
+def four(n: int) -> int:
+    return 4
+
+
+INPLACE_MODELS = at("gpt2 resnet50 many", "gpt2")
+INPLACE = (
+    Contender("inplace", "torch", "add limit", one, contend_torch.add_limit, INPLACE_MODELS),
+    Contender("inplace", "torch", "pass limit", one, contend_torch.pass_limit, INPLACE_MODELS),
+    Contender("inplace", "torch", "ours add_grad_", one, contend_torch.ours_add, INPLACE_MODELS),
+    Contender("inplace", "torch", "foreach add", five, contend_torch.foreach_add, INPLACE_MODELS),
+    Contender("inplace", "torch", "naive eager", four_a_leaf, contend_torch.naive_add, at("gpt2 many", "")),
+    Contender("inplace", "torch", "ours prox_", one, contend_torch.ours_prox, INPLACE_MODELS),
+    Contender("inplace", "torch", "foreach prox, no value", four, contend_torch.foreach_prox, INPLACE_MODELS),
+    Contender("inplace", "torch", "ours regularize_", one, contend_torch.ours_regularize, INPLACE_MODELS),
+)

@@ -21,6 +21,7 @@ STYLE: dict[str, Any] = {"width": WIDTH, "pad_edge": False, "box": box.SIMPLE_HE
 TITLES = {
     "forward": "FORWARD",
     "gradient": "VALUE AND FRESH GRADIENTS",
+    "inplace": "IN PLACE: gradients that exist, or the parameters themselves",
     "step": "WHOLE SGD STEP, donated / in place",
     "overhead": "CALLS WITHOUT JIT, small leaves",
     "first forward": "FIRST CALL, forward",

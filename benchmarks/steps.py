@@ -15,7 +15,7 @@ import contend_torch
 from cases import L1, L2, RATE, Tree
 
 JAX_KINDS = ("no penalty", "decay by hand", "ours", "naive")
-TORCH_KINDS = ("no penalty", "weight_decay", "ours penalty_and_grad", "ours backward", "naive")
+TORCH_KINDS = ("no penalty", "weight_decay", "ours add_grad_", "ours backward", "naive")
 
 
 def _jax_step(kind: str) -> Callable[[Any, Any], tuple[Any, Any]]:
@@ -70,7 +70,7 @@ def torch_step(kind: str, tree: Tree) -> Callable[[], object]:
     costs what a first addition costs. torch's own weight_decay is L2 only."""
     import torch
 
-    from fused_penalty.torch import penalty, penalty_and_grad
+    from fused_penalty.torch import add_grad_, penalty
 
     xs = [torch.nn.Parameter(x.clone()) for x in tree.torch]
     for x, g in zip(xs, tree.torch, strict=True):
@@ -82,9 +82,8 @@ def torch_step(kind: str, tree: Tree) -> Callable[[], object]:
             contend_torch.penalty_per_leaf(xs).backward()
         elif kind == "ours backward":
             penalty(xs, l1=L1, l2=L2).backward()
-        elif kind == "ours penalty_and_grad":
-            _, extra = penalty_and_grad(xs, l1=L1, l2=L2)
-            torch._foreach_add_([x.grad for x in xs], extra)  # type: ignore[misc, arg-type]
+        elif kind == "ours add_grad_":
+            add_grad_(xs, l1=L1, l2=L2)
         sgd.step()
 
     return call

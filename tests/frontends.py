@@ -63,6 +63,9 @@ class Jax(Frontend):
     def autodiff(self, tree: Any, l1: Any, l2: Any, **kw: Any) -> Any:
         return self.jax.grad(lambda p: self.verbs.penalty(p, l1, l2, backend=self.backend, **kw))(tree)
 
+    def prox(self, tree: Any, *args: Any, **kw: Any) -> Any:
+        return self.verbs.prox(tree, *args, backend=self.backend, **kw)
+
     def map(self, tree: Any) -> Any:
         return self.jax.tree.map(self.back, tree)
 
@@ -100,6 +103,12 @@ class Torch(Frontend):
         self.verbs.penalty(leaves, l1, l2, backend=self.backend, **kw).backward()
         return self.map(leaves, lambda x: x.grad)
 
+    def prox(self, tree: Any, *args: Any, **kw: Any) -> Any:
+        """In place, on a copy."""
+        copy = self.map(tree, lambda x: x.clone())
+        self.verbs.prox_(copy, *args, backend=self.backend, **kw)
+        return copy
+
     def map(self, tree: Any, f: Any = None) -> Any:
         f = f or self.back
         if isinstance(tree, dict):
@@ -119,9 +128,12 @@ def _jax_has_cuda() -> bool:
         return False
 
 
-def params() -> Iterator[Any]:
-    """pytest parameters: every row of the table of backends; an absent one skips with its reason."""
+def params(only: str | None = None) -> Iterator[Any]:
+    """pytest parameters: every row of the table of backends, or those of one framework; an absent one skips with its
+    reason."""
     for name, framework, _, available, why in fp.backends().rows:
+        if only not in (None, framework):
+            continue
         reason = why if not available else ""
         if importlib.util.find_spec(framework) is None:
             reason = f"{framework} is not installed"

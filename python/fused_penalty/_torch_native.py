@@ -71,21 +71,23 @@ class Launcher:
         None: that leaf is only read. An output whose elements lie otherwise than its leaf's goes through a copy.
         """
         leaves, read, anchor = dense(xs, anchors)
-        odd = set()
+        out = _cpu.Tensors(outs, like=read)
         if op is Op.ADD_GRADIENT:
-            odd = _differing(leaves, read, outs, _cpu.Tensors(outs, like=read))
-        elif leaves is not xs:  # the leaf itself is written
+            odd = _differing(leaves, read, outs, out)
+        else:  # the leaf itself is written
             odd = {i for i, (x, leaf) in enumerate(zip(xs, leaves, strict=True)) if x is not leaf}
         targets = list(outs)
         for i in odd:
-            if (out := outs[i]) is not None:
-                targets[i] = torch.empty_like(leaves[i]).copy_(out) if op is Op.ADD_GRADIENT else leaves[i]
-        buffers = Buffers(xs[0].device, read, anchor, _cpu.Tensors(targets, like=read))
+            if (old := outs[i]) is not None:
+                targets[i] = torch.empty_like(leaves[i]).copy_(old) if op is Op.ADD_GRADIENT else leaves[i]
+        if odd:
+            out = _cpu.Tensors(targets, like=read)
+        buffers = Buffers(xs[0].device, read, anchor, out)
         total = self.launch(op, buffers, _factors(strengths), tuple(terms))
         for i in odd:
-            out, target = outs[i], targets[i]
-            if out is not None and target is not None:
-                out.copy_(target)
+            old, target = outs[i], targets[i]
+            if old is not None and target is not None:
+                old.copy_(target)
         return total
 
 

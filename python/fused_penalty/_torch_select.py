@@ -170,7 +170,7 @@ def _is_tensor(x: Any) -> bool:
 
 def is_frozen(x: Tensor) -> bool:
     """A parameter that does not learn: it is counted, and nothing is computed or written for it."""
-    return isinstance(x, nn.Parameter) and not x.requires_grad
+    return not x.requires_grad and type(x) is not Tensor and isinstance(x, nn.Parameter)  # the slow test comes last
 
 
 def is_plain() -> bool:

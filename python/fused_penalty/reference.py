@@ -165,6 +165,7 @@ def slot_stats(plan: Plan, arrays: Sequence[jax.Array], dtype: Any) -> tuple[jax
     integer = jnp.int64 if dtype == jnp.float64 else jnp.int32
     for d in _rows(plan, arrays):
         largest = jnp.max(jnp.abs(d), axis=-1, initial=0)
+        largest = jnp.where(jnp.isnan(d).any(axis=-1), jnp.nan, largest)  # XLA's maximum on CPU may lose a NaN
         reals.append(jnp.concatenate([row_sums(d), largest[:, None]], axis=-1).astype(dtype))
         counts.append(jnp.stack([jnp.sum(f, axis=-1, dtype=integer) for f in (d == 0, ~jnp.isfinite(d))], axis=-1))
     return jnp.concatenate(reals), jnp.concatenate(counts)

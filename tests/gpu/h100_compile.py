@@ -30,7 +30,7 @@ from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 import trees
-from fused_penalty.jax import penalty, penalty_and_grad
+from fused_penalty.jax import penalty, penalty_and_grad, prox, stats
 from mesh_hlo import counts
 
 L1, L2 = 1e-5, 1e-4
@@ -61,6 +61,11 @@ def naive(p: Any) -> jax.Array:
 
 def ours(p: Any) -> jax.Array:
     return penalty(p, L1, L2)
+
+
+def moved(p: Any, g: Any) -> Any:
+    """A step of proximal gradient descent."""
+    return prox(jax.tree.map(lambda w, d: w - 0.1 * d, p, g), L1, L2, step=0.1)
 
 
 def with_gradient(optimizer: optax.GradientTransformation, penalty_of: Callable[[Any], jax.Array] | None) -> Any:
@@ -105,10 +110,14 @@ def main() -> None:
     many = {k: np.empty(s, np.float32) for k, s in trees.MODELS["many"].items()}
     one = mesh_of("1x1x1", (1,))
     both = jax.jit(lambda p: penalty_and_grad(p, L1, L2))
+    proximal = jax.jit(lambda p: prox(p, L1, L2, step=0.1), donate_argnums=0)
     found = {
         "penalty": describe(jax.jit(ours), shapes, mesh=one),
         "penalty of 2,000 leaves": describe(jax.jit(ours), many, mesh=one),
         "penalty_and_grad": describe(both, shapes, mesh=one),
+        "stats": describe(jax.jit(lambda p: stats(p)[:5]), shapes, mesh=one),
+        "prox": describe(proximal, shapes, mesh=one),
+        "prox after a step": describe(jax.jit(moved, donate_argnums=0), shapes, shapes, mesh=one),
         "naive": describe(jax.jit(naive), shapes, mesh=one),
     }
     for name, optimizer in (("SGD", optax.sgd(1e-2)), ("AdamW", optax.adamw(1e-3))):
@@ -124,6 +133,7 @@ def main() -> None:
             f"{axes.name} mesh, penalty": describe(jax.jit(ours), shapes, mesh=eight),
             f"{axes.name} mesh, gradient": describe(jax.jit(jax.grad(ours)), shapes, mesh=eight),
             f"{axes.name} mesh, penalty_and_grad": describe(both, shapes, mesh=eight),
+            f"{axes.name} mesh, prox": describe(proximal, shapes, mesh=eight),
             f"{axes.name} mesh, SGD step": describe(with_gradient(sgd, ours), shapes, state, shapes, mesh=eight),
         }
     json.dump(found, sys.stdout)

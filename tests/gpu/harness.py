@@ -76,8 +76,11 @@ class Result:
     outs: list[np.ndarray]
 
 
-def build(folder: Path, flags: Sequence[str] = (), patch: tuple[str, str, str] | None = None) -> Path:
-    """The emulated program; `patch` = (file under kernels/, text, replacement) seeds a fault in a copy."""
+def build(
+    folder: Path, flags: Sequence[str] = (), patch: tuple[str, str, str] | None = None, only: Op | None = None
+) -> Path:
+    """The emulated program; `patch` = (file under kernels/, text, replacement) seeds a fault in a copy. `only`: a
+    program of one operation."""
     source = ROOT
     if patch is not None:
         source = folder / "source"
@@ -91,7 +94,8 @@ def build(folder: Path, flags: Sequence[str] = (), patch: tuple[str, str, str] |
     assert top is not None
     program = folder / "emulated"
     includes = [f"-I{source}", f"-I{source / 'tests' / 'gpu'}", "-isystem", str(top / "include")]
-    command = ["g++", "-std=c++20", "-g", "-O1", "-ffp-contract=off", *flags, *includes]
+    command = ["g++", "-std=c++20", "-g1", "-O1", "-ffp-contract=off", *flags, *includes]
+    command += [] if only is None else [f"-DONLY_OP={int(only)}"]
     done = subprocess.run(
         [*command, str(source / "tests/gpu/emulated.cc"), "-o", str(program)], capture_output=True, text=True
     )

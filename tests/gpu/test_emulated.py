@@ -32,7 +32,7 @@ def asan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tsan(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("tsan"), TSAN)
+    return build(tmp_path_factory.mktemp("tsan"), TSAN, only=Op.GRADIENT)
 
 
 def ran(found: Result | str) -> Result:
@@ -56,7 +56,12 @@ def test_thousands_of_leaves(op: Op, leaves: int, plain: Path, tmp_path: Path) -
     check(case, ran(emulate(plain, case, tmp_path, grid=5, seed=1)))
 
 
-@pytest.mark.parametrize("name", CASES)
+# Operations that write differ by a line of arithmetic: all cases for one of them, some for the others.
+SOME = ("float32-anchored", "-float16", "mixed")
+SOUND = [n for n in CASES if n.startswith(("sums", "gradient")) or n.endswith(SOME)]
+
+
+@pytest.mark.parametrize("name", SOUND)
 def test_memory_is_sound(name: str, asan: Path, tmp_path: Path) -> None:
     same_bits(ran(emulate(asan, CASES[name], tmp_path)), ran(emulate(asan, CASES[name], tmp_path, grid=7, seed=4)))
 
@@ -87,7 +92,7 @@ FAULTS = {
 def test_seeded_faults_are_caught(name: str, tmp_path: Path) -> None:
     """The test of the test."""
     (file, text, replacement), flags, report = FAULTS[name]
-    program = build(tmp_path, flags, (f"cuda/{file}", text, replacement))
+    program = build(tmp_path, flags, (f"cuda/{file}", text, replacement), only=Op.SUMS)
     case = mixed(Op.SUMS) if name != "a misaligned vector load" else matrix(Op.SUMS, DTYPES["float32"], False)
     for seed in range(1, 6):
         found = emulate(program, case, tmp_path, grid=4, seed=seed, environment={"CUDA_EMUL_YIELD": "1"})

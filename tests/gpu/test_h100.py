@@ -48,6 +48,16 @@ def test_one_launch(h100: dict[str, Any], name: str) -> None:
     assert found["seconds"] < 30
 
 
+def test_stats_and_prox_are_one_call(h100: dict[str, Any]) -> None:
+    """Donated parameters are written where they lie: no copy, no memory beside them."""
+    for name in ("stats", "prox", "prox after a step"):
+        found = h100[name]
+        assert found["calls"] == 1
+        assert found["copies"] == 0
+        assert found["temp"] < 2**20, found
+    assert h100["prox"]["launches"] <= 3
+
+
 @pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
 def test_donated_step(h100: dict[str, Any], optimizer: str) -> None:
     """One call, in the command buffer; no copies and no more memory than the decay step."""
@@ -61,7 +71,8 @@ def test_donated_step(h100: dict[str, Any], optimizer: str) -> None:
 @pytest.mark.parametrize("axes", ["Auto", "Explicit"])
 def test_eight_gpus(h100: dict[str, Any], axes: str) -> None:
     """Each launches once on its own shards; then one all-reduce, none where only the gradient is used."""
-    for name, all_reduces in (("penalty", 1), ("gradient", 0), ("penalty_and_grad", 1), ("SGD step", 1)):
+    needs = {"penalty": 1, "gradient": 0, "penalty_and_grad": 1, "prox": 0, "SGD step": 1}
+    for name, all_reduces in needs.items():
         found = h100[f"{axes} mesh, {name}"]
         assert found["calls"] == 1, name
         assert found["collectives"] == {"all_reduces": all_reduces, "all_gathers": 0, "other_collectives": 0}, name

@@ -1,0 +1,18 @@
+"""The penalty's share added to gradients that exist, and updates of the parameters themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cases import DTYPES, MODELS, Tree
+from contenders import INPLACE, Contender
+from measure import cases, measure, minor_faults
+
+
+@pytest.mark.parametrize(("tree", "row"), cases(INPLACE, MODELS, DTYPES), indirect=["tree"])
+def test_inplace(benchmark: Any, tree: Tree, row: Contender) -> None:
+    call = row.build(tree)
+    measure(benchmark, tree, call, launches=row.launches(len(tree.leaves)))
+    benchmark.extra_info["minor_faults"] = minor_faults(call)
