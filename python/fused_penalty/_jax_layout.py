@@ -33,6 +33,11 @@ class Shares:
     axes: tuple[str, ...] = ()
     idle: tuple[tuple[str, ...], ...] = ()
 
+    @classmethod
+    def alone(cls, leaves: Sequence[Any]) -> Shares:
+        """Those of a device that has all of every leaf."""
+        return cls((1.0,) * len(leaves))
+
 
 @dataclass(frozen=True)
 class Layout:

@@ -49,7 +49,7 @@ def spread(local: Local, batch_rank: int, tables: Arrays, leaves: Arrays, anchor
     if mesh.explicit_axes:
         return (_gathered if axes else _by_type)(local, batch_rank, mesh, *operands)
     if mesh.manual_axes:
-        return local(batch_rank, Shares((1.0,) * len(leaves)), *_as_varying(operands, axes))
+        return local(batch_rank, Shares.alone(leaves), *_as_varying(operands, axes))
     return _partitioned(local, batch_rank, tuple(map(len, operands)))(*operands)
 
 
@@ -110,7 +110,7 @@ def _gathered(local: Local, batch_rank: int, mesh: AbstractMesh, *operands: Arra
     """Explicit axes inside a user's `shard_map` over other axes that checks what varies: ours cannot stand in it,
     so the leaves are gathered over the explicit axes."""
     whole = jax.tree.map(lambda x: jax.reshard(x, PartitionSpec()), operands)
-    shares = Shares((1.0,) * len(operands[1]))
+    shares = Shares.alone(operands[1])
     totals, ones, arrays = local(batch_rank, shares, *_as_varying(whole, _variation(operands)))
     specs = (jax.typeof(x).sharding.spec for x in operands[1])
     return totals, ones, tuple(map(jax.reshard, arrays, specs))
@@ -135,7 +135,7 @@ def _partitioned(local: Local, batch_rank: int, sizes: tuple[int, ...]) -> Any:
     @custom_partitioning
     @jax.jit  # holds the constants of the call, which custom_partitioning cannot
     def call(tables: Arrays, leaves: Arrays, anchors: Arrays) -> Any:
-        return local(batch_rank, Shares((1.0,) * len(leaves)), tables, leaves, anchors)
+        return local(batch_rank, Shares.alone(leaves), tables, leaves, anchors)
 
     def partition(mesh: Any, operands: Any, results: Any) -> Any:
         (_, leaves, anchors), (totals, ones, arrays) = operands, results
