@@ -76,13 +76,15 @@ $(VENV)/.lint $(VENV)/.docs: $(VENV)/.%: $(VENV)/.built pyproject.toml constrain
 	$(PIP) $(call EXTRA,$*)
 	touch $@
 
-# Where nvcc is found, the proof of the CUDA kernels needs cuobjdump (in Triton's package) and JAX's CUDA plugin, which
-# stands in a folder of its own: in the environment it would make every JAX program look for a GPU.
+# Triton compiles and interprets its kernels without a GPU, and its package carries cuobjdump for the CUDA kernels' proof.
+# Where nvcc is found, that proof needs JAX's CUDA plugin, too, which stands in a folder of its own: in the environment it
+# would make every JAX program look for a GPU.
 $(VENV)/.test: $(VENV)/.built pyproject.toml constraints.txt
 	$(PIP) $(call EXTRA,test) $(call EXTRA,examples) $(call EXTRA,inspect)
 	$(MINILM)
+	if [ "$$(uname)" = Linux ]; then $(PIP) triton; fi
 	if command -v nvcc > /dev/null; then \
-	  $(PIP) triton && $(PIP) --no-deps --upgrade --target $(VENV)/cuda-plugin jax-cuda13-plugin jax-cuda13-pjrt; fi
+	  $(PIP) --no-deps --upgrade --target $(VENV)/cuda-plugin jax-cuda13-plugin jax-cuda13-pjrt; fi
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.built pyproject.toml constraints.txt

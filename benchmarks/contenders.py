@@ -35,6 +35,8 @@ class Contender:
             return f"{self.framework} is not installed"
         if "optax" in self.name and importlib.util.find_spec("optax") is None:
             return "optax is not installed"
+        if "triton" in self.name and importlib.util.find_spec("triton") is None:
+            return "Triton is not installed"
         if self.name == COMPILED and model == "many":
             return "2,000 leaves are too many for it"
         return None if full or (model, dtype) in self.quick else "BENCH=full"

@@ -7,6 +7,7 @@ nothing of a GPU.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
@@ -23,7 +24,7 @@ import torch
 
 import fused_penalty as fp
 import trees
-from fused_penalty.torch import penalty, penalty_and_grad, sums
+from fused_penalty.torch import add_grad_, penalty, penalty_and_grad, sums
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
@@ -31,6 +32,9 @@ GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
 L1, L2 = 1e-5, 1e-4
 NEEDS_GPU = "skipped: no GPU here"
+# Those of torch that can run kernels here.
+BACKENDS = [r[0] for r in fp.backends().rows if r[1] == "torch" and r[0] in ("cuda", "triton") and r[3]]
+OURS = [(None, ""), *((name, f", {name}") for name in BACKENDS)]  # by default, and by name
 Report = dict[str, Any]
 
 
@@ -54,11 +58,11 @@ def launches() -> Report | str:
     if not GPU:
         return NEEDS_GPU
     found = {}
-    for model in ("gpt2", "many"):
+    for backend, model in itertools.product(BACKENDS, ("gpt2", "many")):
         xs = leaves(model)
         for name, call in (
-            ("sums", lambda xs=xs: sums(xs)),
-            ("penalty_and_grad", lambda xs=xs: penalty_and_grad(xs[:1000], L1, L2)),
+            ("sums", lambda xs=xs, b=backend: sums(xs, backend=b)),
+            ("penalty_and_grad", lambda xs=xs, b=backend: penalty_and_grad(xs[:1000], L1, L2, backend=b)),
         ):
             call()
             with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
@@ -66,7 +70,7 @@ def launches() -> Report | str:
                 torch.cuda.synchronize()
             events = [e for e in profile.events() if e.device_type == torch.autograd.DeviceType.CUDA]
             fused = sum("penalty_kernel" in e.name for e in events)
-            found[f"{model} {name}"] = {"fused kernels": fused, "all kernels, copies and fills": len(events)}
+            found[f"{backend} {model} {name}"] = {"fused kernels": fused, "all kernels, copies and fills": len(events)}
     return found
 
 
@@ -74,16 +78,26 @@ def capture() -> Report | str:
     """A captured graph replays with new values in the same memory."""
     if not GPU:
         return NEEDS_GPU
-    xs = leaves("resnet50")
-    penalty(xs, L1, L2)  # the warm-up makes the table
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        value = penalty(xs, L1, L2)
-    for x in xs:
-        x.mul_(2)
-    graph.replay()
-    torch.cuda.synchronize()
-    return {"passed": bool(torch.isclose(value, penalty(xs, L1, L2)))}
+    found = {}
+    for backend in BACKENDS:
+        xs = leaves("resnet50")
+        for x in xs:
+            x.grad = torch.zeros_like(x)
+        add_grad_(xs, L1, L2, backend=backend)  # the warm-up makes the tables
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            value = add_grad_(xs, L1, L2, backend=backend)
+        for x in xs:
+            x.mul_(2)
+            x.grad.zero_()
+        for _ in range(3):
+            graph.replay()
+        torch.cuda.synchronize()
+        expected, gradients = penalty_and_grad(xs, L1, L2, backend="reference")
+        found[backend] = bool(torch.isclose(value, expected)) and all(
+            torch.allclose(x.grad, 3 * g, rtol=1e-5) for x, g in zip(xs, gradients, strict=True)
+        )
+    return found
 
 
 def sanitizer() -> Report | str:
@@ -94,15 +108,15 @@ def sanitizer() -> Report | str:
     if tool is None:
         return "skipped: compute-sanitizer is not installed"
     code = (
-        "import torch; from fused_penalty.torch import penalty_and_grad as f\n"
+        "import sys, torch; from fused_penalty.torch import penalty_and_grad as f\n"
         "xs = [torch.randn(n, device='cuda', dtype=d) for n in (1, 33, 70001) for d in "
         "(torch.float16, torch.bfloat16, torch.float32, torch.float64)]\n"
-        "print(float(f(xs, 0.1, 0.2)[0]))"
+        "print(float(f(xs, 0.1, 0.2, backend=sys.argv[1])[0]))"
     )
     found = {}
-    for check in ("memcheck", "racecheck"):
-        command = [tool, "--tool", check, "--error-exitcode", "9", sys.executable, "-c", code]
-        found[check] = subprocess.run(command, capture_output=True, text=True).returncode == 0
+    for backend, check in itertools.product(BACKENDS, ("memcheck", "racecheck")):
+        command = [tool, "--tool", check, "--error-exitcode", "9", sys.executable, "-c", code, backend]
+        found[f"{backend} {check}"] = subprocess.run(command, capture_output=True, text=True).returncode == 0
     return found
 
 
@@ -130,8 +144,8 @@ def contenders(xs: list[torch.Tensor]) -> dict[str, Callable[[], Any]]:
     target = torch.empty_like(flat)
     found: dict[str, Callable[[], Any]] = {
         "copy of the same bytes (read + write)": lambda: target.copy_(flat),
-        "ours": lambda: penalty(xs, L1, L2),
-        "ours penalty_and_grad": lambda: penalty_and_grad(xs, L1, L2),
+        **{f"ours{mark}": lambda b=b: penalty(xs, L1, L2, backend=b) for b, mark in OURS},
+        **{f"ours penalty_and_grad{mark}": lambda b=b: penalty_and_grad(xs, L1, L2, backend=b) for b, mark in OURS},
         "naive eager": lambda: naive(xs),
         "_foreach_norm, twice": lambda: (torch._foreach_norm(xs, 1), torch._foreach_norm(xs, 2)),
     }

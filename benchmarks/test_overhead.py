@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import contend_jax
+import contend_triton
 from cases import Tree
 from contenders import EVERYWHERE, Contender, four_a_leaf, one, one_and_one_a_leaf, two
 from measure import cases, measure
@@ -29,6 +30,11 @@ MANY = (
     Contender("overhead", "torch", "ours sums", one, torch_sums, EVERYWHERE),
     Contender("overhead", "torch", "_foreach_norm", two, torch_norms, EVERYWHERE),
 )
+TRITON = (
+    Contender("overhead", "torch", "triton host, same tensors", one, contend_triton.same_tensors, EVERYWHERE),
+    Contender("overhead", "torch", "triton host, new addresses", one, contend_triton.new_addresses, EVERYWHERE),
+    Contender("overhead", "torch", "triton host, new sizes", one, contend_triton.new_sizes, EVERYWHERE),
+)
 FEW = (
     Contender(
         "overhead", "jax", "ours eager value_and_grad", one_and_one_a_leaf, contend_jax.ours_value_and_grad_eager,
@@ -44,6 +50,7 @@ FEW = (
     ("tree", "row"),
     [
         *cases(MANY, ("many",), ("float32",)),
+        *cases(TRITON, ("gpt2", "many"), ("float32",)),
         *cases(FEW, ("few",), ("float32",)),
     ],
     indirect=["tree"],

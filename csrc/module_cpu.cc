@@ -61,6 +61,11 @@ PYBIND11_MODULE(_cpu, m) {
                                return py::bytes(reinterpret_cast<const char*>(t.layout.data()),
                                                 t.layout.size() * sizeof(uint64_t));
                              })
+      .def_property_readonly("address_bytes",
+                             [](const Tensors& t) {
+                               return py::bytes(reinterpret_cast<const char*>(t.addresses.data()),
+                                                t.addresses.size() * sizeof(void*));
+                             })
       .def_property_readonly("addresses",
                              [](const Tensors& t) {
                                std::vector<uintptr_t> out;

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import fused_penalty as fp
+from fused_penalty._plan import CHUNK, GPU_CHUNK
 
 DTYPES = {
     "float16": np.dtype(np.float16),
@@ -27,6 +28,7 @@ ULP = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "float64":
 
 class Frontend:
     framework: str
+    chunk = CHUNK  # of the plan, around which there are edge cases
 
     def __init__(self, backend: str) -> None:
         self.backend = backend
@@ -80,7 +82,10 @@ class Torch(Frontend):
         import fused_penalty.torch as verbs
 
         self.torch, self.verbs = torch, verbs
-        self.device = "cuda" if backend == "cuda" else "cpu"
+        devices = next(d for name, framework, d, *_ in fp.backends().rows if (framework, name) == ("torch", backend))
+        if backend in ("cuda", "triton"):
+            self.chunk = GPU_CHUNK
+        self.device = "cuda" if "cuda" in devices else "cpu"  # Triton's interpreter takes CPU tensors
 
     def to(self, tree: Any) -> Any:
         if isinstance(tree, dict):
@@ -141,6 +146,16 @@ def params(only: str | None = None) -> Iterator[Any]:
             reason = "JAX has no CUDA platform here (jax-cuda13-plugin, JAX_PLATFORMS)"
         marks = [pytest.mark.skip(reason=reason)] if reason else []
         yield pytest.param((framework, name), id=f"{framework}-{name}", marks=marks)
+
+
+def on_cpu(framework: str) -> list[Any]:
+    """pytest parameters: the names of the backends that take CPU arrays; Triton's where its interpreter is on."""
+    found = []
+    for name, mine, devices, available, why in fp.backends().rows:
+        if mine == framework and name != "cuda":
+            reason = why if not available else "" if "cpu" in devices or devices == "any" else "takes no CPU tensors"
+            found.append(pytest.param(name, marks=[pytest.mark.skip(reason=reason)] if reason else []))
+    return found
 
 
 def make(key: tuple[str, str]) -> Frontend:

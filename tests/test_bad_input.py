@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fused_penalty as fp
-from frontends import Frontend
+from frontends import Frontend, on_cpu
 
 GOOD = {"w": np.ones(3, np.float32), "b": np.ones(2, np.float32)}
 VERBS = ["penalty", "penalty_and_grad"]
@@ -185,7 +185,7 @@ class TestFrameworks:
 
     @pytest.mark.parametrize("verb", [*VERBS, "sums"])
     @pytest.mark.parametrize("kind", ["sparse", "meta", "quantized", "nested"])
-    @pytest.mark.parametrize("backend", ["cpu", "reference"])
+    @pytest.mark.parametrize("backend", on_cpu("torch"))
     def test_tensor_without_dense_memory(self, verb: str, kind: str, backend: str) -> None:
         torch = self.torch
         import warnings

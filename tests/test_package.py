@@ -35,6 +35,9 @@ def test_wheel(tmp_path: Path) -> None:
         archive.extractall(tmp_path / "site")
     assert any(re.fullmatch(r"fused_penalty/_cpu\..*\.so", n) for n in names)
     assert {"fused_penalty/__init__.py", "fused_penalty/py.typed", "fused_penalty/_cpu.pyi"} <= set(names)
+    kernels = {f"fused_penalty/_kernels/triton/{f.name}" for f in (ROOT / "kernels" / "triton").glob("*.py")}
+    assert len(kernels) >= 4
+    assert kernels <= set(names)
     top = {n.split("/")[0] for n in names}
     assert top == {"fused_penalty", next(t for t in top if t.endswith(".dist-info"))}
     code = f"""
@@ -44,6 +47,13 @@ sys.path.insert(0, {str(tmp_path / "site")!r})
 import fused_penalty as fp
 assert fp.__file__.startswith({str(tmp_path)!r}), fp.__file__
 assert all(row[3] for row in fp.backends().rows if row[0] == "cpu"), fp.backends()
+try:
+    import triton
+except ImportError:
+    pass
+else:
+    import fused_penalty._kernels.triton.kernel as kernel
+    assert kernel.__file__.startswith({str(tmp_path)!r}), kernel.__file__
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -24,7 +24,7 @@ def scale_of(leaf: np.ndarray, anchor: np.ndarray | None = None) -> np.ndarray:
 
 
 def test_every_edge_case(frontend: Frontend, dtype: str) -> None:
-    tree = dict(trees.edge_leaves(DTYPES[dtype]))
+    tree = dict(trees.edge_leaves(DTYPES[dtype], frontend.chunk))
     with frontend.scope(tree):
         found = frontend.map(frontend.prox(frontend.to(tree), L1, L2, step=STEP))
     for name, leaf in tree.items():
@@ -35,7 +35,7 @@ def test_every_edge_case(frontend: Frontend, dtype: str) -> None:
 
 def test_towards_an_anchor(frontend: Frontend, dtype: str) -> None:
     rng = np.random.default_rng(2)
-    leaves = [rng.standard_normal(n).astype(DTYPES[dtype]) for n in (1, 33, trees.CHUNK + 7)]
+    leaves = [rng.standard_normal(n).astype(DTYPES[dtype]) for n in (1, 33, frontend.chunk + 7)]
     anchors = [rng.standard_normal(x.shape).astype(x.dtype) for x in leaves]
     with frontend.scope(leaves):
         found = frontend.map(frontend.prox(frontend.to(leaves), L1, L2, step=STEP, anchor=frontend.to(anchors)))

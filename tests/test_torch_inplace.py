@@ -37,7 +37,7 @@ def with_gradients(frontend: Any, leaves: list[np.ndarray], grads: list[np.ndarr
 
 @pytest.mark.parametrize("anchored", [False, True])
 def test_add_grad_of_every_edge_case(frontend: Any, dtype: str, anchored: bool) -> None:
-    leaves = [x for _, x in trees.edge_leaves(DTYPES[dtype])]
+    leaves = [x for _, x in trees.edge_leaves(DTYPES[dtype], frontend.chunk)]
     rng = np.random.default_rng(1)
     grads = [rng.standard_normal(x.shape).astype(x.dtype) for x in leaves]
     anchors = [rng.standard_normal(x.shape).astype(x.dtype) for x in leaves] if anchored else None
@@ -56,7 +56,7 @@ def test_add_grad_of_every_edge_case(frontend: Any, dtype: str, anchored: bool) 
 
 @pytest.mark.parametrize("anchored", [False, True])
 def test_regularize_of_every_edge_case(frontend: Any, dtype: str, anchored: bool) -> None:
-    leaves = [x for _, x in trees.edge_leaves(DTYPES[dtype])]
+    leaves = [x for _, x in trees.edge_leaves(DTYPES[dtype], frontend.chunk)]
     rng = np.random.default_rng(1)
     anchors = [rng.standard_normal(x.shape).astype(x.dtype) for x in leaves] if anchored else None
     xs = frontend.to(leaves)

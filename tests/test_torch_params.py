@@ -9,11 +9,12 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed")
 from torch import Tensor, nn
 
+import frontends
 import fused_penalty as fp
 from fused_penalty.torch import penalty, penalty_and_grad, sums
 
 
-@pytest.fixture(params=["cpu", "reference"])
+@pytest.fixture(params=frontends.on_cpu("torch"))
 def backend(request: pytest.FixtureRequest) -> str:
     return request.param
 

@@ -11,13 +11,14 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed")
 from torch import Tensor, nn
 
+import frontends
 from fused_penalty.torch import penalty, penalty_and_grad, sums
 
 F64 = torch.float64
 Fn = Callable[..., Any]
 
 
-@pytest.fixture(params=["cpu", "reference"])
+@pytest.fixture(params=frontends.on_cpu("torch"))
 def backend(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -157,12 +158,12 @@ def test_export(backend: str) -> None:
     torch.testing.assert_close(exported.module()(torch.ones(3, 4)), model(torch.ones(3, 4)))
 
 
-def test_custom_ops_are_sound() -> None:
+def test_custom_ops_are_sound(backend: str) -> None:
     from fused_penalty import _torch_core as core
 
     xs = leaves()
-    torch.library.opcheck(core.sums_op, (xs, [], "cpu"))
-    torch.library.opcheck(core.gradients_op, (xs, [], torch.rand(2, 2, dtype=F64), [3, 3], [0, 1], "cpu"))
+    torch.library.opcheck(core.sums_op, (xs, [], backend))
+    torch.library.opcheck(core.gradients_op, (xs, [], torch.rand(2, 2, dtype=F64), [3, 3], [0, 1], backend))
 
 
 def test_autocast_and_inference_mode(backend: str) -> None:

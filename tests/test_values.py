@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
 
 import numpy as np
 import pytest
@@ -15,13 +15,13 @@ from frontends import DTYPES, Frontend
 L1, L2 = 0.01, 0.003
 
 
-@pytest.fixture(scope="module")
-def edges() -> dict[str, dict[str, np.ndarray]]:
-    return {name: dict(trees.edge_leaves(dtype)) for name, dtype in DTYPES.items()}
+@functools.cache
+def edges(dtype: str, chunk: int) -> dict[str, np.ndarray]:
+    return dict(trees.edge_leaves(DTYPES[dtype], chunk))
 
 
-def test_sums_of_every_edge_case(frontend: Frontend, dtype: str, edges: Any) -> None:
-    tree, wide = edges[dtype], dtype == "float64"
+def test_sums_of_every_edge_case(frontend: Frontend, dtype: str) -> None:
+    tree, wide = edges(dtype, frontend.chunk), dtype == "float64"
     with frontend.scope(tree):
         found = frontend.verbs.sums(frontend.to(tree), backend=frontend.backend)
         absolute, square = frontend.back(found.abs), frontend.back(found.square)
@@ -32,8 +32,8 @@ def test_sums_of_every_edge_case(frontend: Frontend, dtype: str, edges: Any) -> 
         close_value(s, expected[1], wide=wide)
 
 
-def test_gradient_of_every_edge_case(frontend: Frontend, dtype: str, edges: Any) -> None:
-    tree = edges[dtype]
+def test_gradient_of_every_edge_case(frontend: Frontend, dtype: str) -> None:
+    tree = edges(dtype, frontend.chunk)
     with frontend.scope(tree):
         params = frontend.to(tree)
         value, fused = frontend.verbs.penalty_and_grad(params, L1, L2, backend=frontend.backend)
@@ -72,7 +72,7 @@ def test_penalty_of_mixed_dtypes(frontend: Frontend, case: str) -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_non_finite_passes_through(frontend: Frontend, dtype: str, value: float) -> None:
-    for n, at in ((1, 0), (33, 32), (trees.CHUNK + 5, trees.CHUNK + 1)):
+    for n, at in ((1, 0), (33, 32), (frontend.chunk + 5, frontend.chunk + 1)):
         leaf = np.ones(n, DTYPES[dtype])
         leaf[at] = value
         with frontend.scope([leaf]):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from ._errors import bad
 from ._plan import CHUNK, GPU_CHUNK
 
 ENVIRONMENT = "FUSED_PENALTY_BACKEND"
+INTERPRET = "TRITON_INTERPRET"
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,9 @@ class Backend:
     def reason(self) -> str | None:
         """Why it cannot run here, or None."""
         return _attempt(self)[1] or self.missing()
+
+    def fits(self, device: str) -> bool:
+        return self.devices == ("any",) or device in self.devices
 
     def is_built(self) -> bool:
         return _attempt(self)[1] is None
@@ -100,6 +105,31 @@ def _load_torch(name: str) -> Callable[[], Any]:
     return load
 
 
+def _interpreted() -> bool:
+    return os.environ.get(INTERPRET, "").lower() in ("1", "true", "yes", "on", "y")  # as Triton reads it
+
+
+# Triton's interpreter runs kernels on the CPU; where it is on, they take CPU tensors and no others.
+TRITON_DEVICES = ("cpu",) if _interpreted() else ("cuda", "xpu")
+
+
+def _load_triton() -> Any:
+    _native("cpu")  # reads the tensors
+    if (TRITON_DEVICES == ("cpu",)) != _interpreted():
+        raise ImportError(f"{INTERPRET} was changed after fused_penalty was imported; set it before")
+    if importlib.util.find_spec("triton") is None:
+        raise ImportError("Triton is not installed; pip install 'triton>=3.6' (PyTorch for GPUs brings it)")
+    return importlib.import_module("._torch_triton", __package__).LAUNCHER
+
+
+@functools.cache
+def _no_gpu() -> str | None:
+    torch = importlib.import_module("torch")
+    if TRITON_DEVICES == ("cpu",) or torch.cuda.is_available() or torch.xpu.is_available():
+        return None
+    return f"no device (NVIDIA, AMD or Intel GPU), and {INTERPRET}=1 was not set before the import"
+
+
 def _load_module(name: str) -> Callable[[], Any]:
     return lambda: importlib.import_module(f".{name}", __package__)
 
@@ -113,6 +143,8 @@ BACKENDS = (
     Backend("cuda", "torch", ("cuda",), _load_torch("cuda"), _no_device),
     Backend("cpu", "jax", ("cpu",), _load_jax("cpu")),
     Backend("cpu", "torch", ("cpu",), _load_torch("cpu")),
+    # "cuda" is what PyTorch calls an AMD GPU, too; after "cpu", so that the interpreter runs when it is asked for
+    Backend("triton", "torch", TRITON_DEVICES, _load_triton, _no_gpu),
     Backend("reference", "jax", ("any",), _load_module("reference")),
     Backend("reference", "torch", ("any",), _load_module("reference_torch")),
 )
@@ -147,10 +179,13 @@ def requested(framework: str, name: str | None) -> str | None:
 
 
 def choose(framework: str, name: str | None, device: str) -> Backend:
-    """The row that runs on `device`: the first that fits, or the named one, which must fit."""
+    """The row that runs on `device`: the first that fits and can run here, or the named one, which must fit."""
+    if name is None:
+        mine = (row for row in BACKENDS if row.framework == framework and row.fits(device))
+        return next(row for row in mine if row.reason() is None)
     allowed = rows(framework, name)
     for row in allowed:
-        if row.devices == ("any",) or device in row.devices:
+        if row.fits(device):
             return row
     raise bad(
         ValueError, "backend", f"{allowed[0].name!r} runs on {', '.join(allowed[0].devices)}, not on {device}",

@@ -78,7 +78,7 @@ def penalty(
         from value and gradient.
       mask: a bool, such a mapping of bools, or a callable of params that returns one; False leaves a leaf out.
       anchor: tensors that pair with params; the penalty is then of x - anchor.
-      backend: "cpu", "reference" or None for the best one of each device.
+      backend: "cuda", "cpu", "triton", "reference" or None for the best one of each device.
 
     Returns:
       A scalar on the first leaf's device: float32, or float64 if any selected leaf is float64.

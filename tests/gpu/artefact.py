@@ -35,6 +35,7 @@ KERNELS = {
 }
 NEEDED = 32 * 1024  # bytes in flight an SM: 3.35 TB/s x about 1 µs / 132 SMs is 25 KB (Little's law), and some more
 MARK = "<!-- artefact table -->"
+PAGE = ROOT / "docs" / "gpu.md"
 
 
 def cuobjdump() -> str | None:
@@ -103,14 +104,19 @@ def measure(kernel: str, arch: str, folder: Path) -> list[Row]:
     registers, stack, local = map(int, whole.groups())
     launched = next(f for name, f in bodies.items() if "penalty_kernel" in name)
     spills = stack + local + len(re.findall(r"\b(?:LDL|STL)\b", launched))
-    per_block = -(-registers // 8) * 8 * THREADS
-    warps = min(REGISTERS // per_block * THREADS // 32, WARPS[arch])
+    warps = resident_warps(registers, arch)
     rows = []
     for dtype in DTYPES:
         body = bodies[f"probe_{dtype}"]
         stores = len(re.findall(r"STG\.E[.\w]*\.128", body))
         rows.append(Row(kernel, dtype, arch, registers, spills, burst(body), stores, warps))
     return rows
+
+
+def resident_warps(registers: int, arch: str) -> int:
+    """Warps of an SM that registers allow, in blocks of THREADS."""
+    per_block = -(-registers // 8) * 8 * THREADS
+    return min(REGISTERS // per_block * THREADS // 32, WARPS[arch])
 
 
 def burst(sass: str) -> int:
@@ -147,15 +153,14 @@ def markdown(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    text = markdown(table())
+def show(text: str, mark: str) -> None:
+    """Prints the table, or puts it between the marks of the page."""
     if "--write" in sys.argv:
-        page = ROOT / "docs" / "gpu.md"
-        before, _, after = page.read_text().split(MARK)
-        page.write_text(f"{before}{MARK}\n{text}\n{MARK}{after}")
+        before, _, after = PAGE.read_text().split(mark)
+        PAGE.write_text(f"{before}{mark}\n{text}\n{mark}{after}")
     else:
         print(text)
 
 
 if __name__ == "__main__":
-    main()
+    show(markdown(table()), MARK)

@@ -57,11 +57,8 @@ def kernel_name(module: ptxemu.Module, case: Case) -> str:
     return next(name for name in module.kernels if mangled.search(name))
 
 
-def run_ptx(module: ptxemu.Module, case: Case, *, grid: int = 3, gran: str = "block", seed: int = 0) -> Result:
-    device = ptxemu.Device()
-    table, slots = case.plan.table, case.plan.slot_count
-    real = np.dtype(case.real)
-    assert case.strengths is not None
+def place(device: ptxemu.Device, case: Case) -> tuple[list[int], list[int]]:
+    """The addresses that a launch is given (leaves, anchors, outputs), and where each output lies."""
     olds = case.olds or [np.zeros_like(x) for x in case.leaves]
     outs = [device.put(x, skew) for x, skew in zip(olds, case.skew, strict=True)]
     inputs = [
@@ -73,6 +70,23 @@ def run_ptx(module: ptxemu.Module, case: Case, *, grid: int = 3, gran: str = "bl
         outs = [out if i in case.absent else x for i, (out, x) in enumerate(zip(outs, inputs[0], strict=True))]
     if case.op in WRITES:
         addresses += [0 if i in case.absent else a for i, a in enumerate(outs)]
+    return addresses, outs
+
+
+def written(device: ptxemu.Device, case: Case, outs: list[int]) -> list[np.ndarray]:
+    return [
+        device.get(a, np.uint8, x.nbytes).view(x.dtype).reshape(x.shape)
+        for a, x in zip(outs, case.leaves, strict=True)
+        if case.op in WRITES
+    ]
+
+
+def run_ptx(module: ptxemu.Module, case: Case, *, grid: int = 3, gran: str = "block", seed: int = 0) -> Result:
+    device = ptxemu.Device()
+    table, slots = case.plan.table, case.plan.slot_count
+    real = np.dtype(case.real)
+    assert case.strengths is not None
+    addresses, outs = place(device, case)
     columns = case.op.columns
     totals, one = device.alloc(slots * columns * real.itemsize), device.alloc(4)
     arguments = Arguments(
@@ -81,10 +95,5 @@ def run_ptx(module: ptxemu.Module, case: Case, *, grid: int = 3, gran: str = "bl
         case.wide, case.wide, (ctypes.c_uint64 * 480)(*addresses),
     )  # fmt: skip
     module.launch(device, kernel_name(module, case), grid, THREADS, [bytes(arguments)], gran=gran, seed=seed)
-    written = [
-        device.get(a, np.uint8, x.nbytes).view(x.dtype).reshape(x.shape)
-        for a, x in zip(outs, case.leaves, strict=True)
-        if case.op in WRITES
-    ]
     found = device.get(totals, real, slots * columns).reshape(-1, columns)
-    return Result(found, float(device.get(one, np.float32, 1)[0]), written)
+    return Result(found, float(device.get(one, np.float32, 1)[0]), written(device, case, outs))

@@ -170,7 +170,7 @@ class Alu:
     def op_setp(s, i, m):
         t = s.typ(i)
         a, b = s.val(i.args[1], t), s.val(i.args[2], t)
-        if t == "bf16":
+        if t in ("bf16", "bf16x2"):
             a, b = bf16_to_f32(a), bf16_to_f32(b)
         c = i.mods[0]
         base = {"lo": "lt", "ls": "le", "hi": "gt", "hs": "ge"}.get(c, c[:2] if c[:2] != "ne" else "ne")
@@ -193,20 +193,26 @@ class Alu:
             q = i.args[3]
             p = ~s.val(q[1:], "pred") if q[0] == "!" else s.val(q, "pred")
             v = {"and": v & p, "or": v | p, "xor": v ^ p}[i.mods[1]]
-        s.set(i.args[0].split("|")[0], v, m)
+        d = i.args[0].split("|")
+        for p, one in zip(d, v.T if v.ndim == 2 else [v], strict=False):  # a pair: the lower half first
+            s.set(p, one, m)
 
     def op_bfe(s, i, m):
         t = s.typ(i)
         w = BITS[t]
         a = s.val(i.args[1], t)
         p, n = (np.minimum(s.val(x, "u32") & np.uint32(255), w).astype(np.int64) for x in i.args[2:4])
-        if t[0] == "s":
-            raise PtxError("signed bfe")
+        if t[0] == "s" and ((n == 0) | (p + n > w))[m].any():
+            raise PtxError("signed bfe past the end")
         v = np.where(p >= w, 0, a.astype(np.uint64) >> np.minimum(p, 63).astype(np.uint64))
         k = np.where(
             n >= 64, np.uint64(2**64 - 1), (np.uint64(1) << np.minimum(n, 63).astype(np.uint64)) - np.uint64(1)
         )
-        s.set(i.args[0], (v & k).astype(NP[t]), m)
+        v &= k
+        if t[0] == "s":  # the field's highest bit is its sign
+            top = np.uint64(1) << np.clip(n - 1, 0, 63).astype(np.uint64)
+            v = (v ^ top) - top
+        s.set(i.args[0], v.astype(NP[t]), m)
 
     def op_selp(s, i, m):
         t = s.typ(i)
@@ -231,6 +237,9 @@ class Alu:
         else:
             s.set(d, s.val(a, t), m)
 
+    def op_createpolicy(s, i, m):
+        s.set(i.args[0], np.zeros(s.nt, np.uint64), m)
+
     def op_cvta(s, i, m):
         s.set(i.args[0], s.val(i.args[1], "u64"), m)  # generic addresses below 2^24 are shared
 
@@ -238,8 +247,13 @@ class Alu:
         ts = [t for t in i.mods if t in NP]
         d, a = ts[-2], ts[-1]
         v = s.val(i.args[1], a)
-        if len(i.args) == 3:  # cvt.rn.{bf16x2,f16x2}.f32 comes here only when named so
-            raise PtxError("packed cvt")
+        if len(i.args) == 3:  # to a pair of 16 bits: the first operand is the upper one
+            high, low = (
+                f32_to_bf16(x) if "bf16x2" in i.mods else x.astype(np.float16).view(np.uint16)
+                for x in (v, s.val(i.args[2], a))
+            )
+            s.set(i.args[0], high.astype(np.uint32) << np.uint32(16) | low, m)
+            return
         if a == "bf16":
             v = bf16_to_f32(v)
         if d == "bf16":

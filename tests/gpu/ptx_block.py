@@ -1,12 +1,12 @@
-"""One PTX block: its threads, control flow, memory and warp operations."""
+"""One PTX block: its threads, control flow and memory."""
 
 import re
 import struct
 
 import numpy as np
 
-from ptx_alu import Alu
 from ptx_types import BITS, NP, PARAM, Device, PtxError, U, split_operands
+from ptx_warp import Warp
 
 # What an atomic leaves in its cell: of the old value, the operand and, for cas, the value to put.
 ATOMIC = {
@@ -23,7 +23,7 @@ ATOMIC = {
 }
 
 
-class Block(Alu):
+class Block(Warp):
     def __init__(s, k, dev, bid, grid, nt, args, dyn, gran, rng):
         s.k, s.dev, s.nt, s.gran, s.rng = k, dev, nt, gran, rng
         t = np.arange(nt, dtype=np.uint32)
@@ -106,6 +106,10 @@ class Block(Alu):
     def op_bra(s, i, m):
         s.pc[m] = s.k.labels[i.args[0]]
 
+    def op_brx(s, i, m):
+        targets = np.array([s.k.labels[t] for t in s.k.tables[i.args[1]]])
+        s.pc[m] = targets[s.val(i.args[0], "u32")[m]]
+
     def op_ret(s, i, m):
         s.done |= m
 
@@ -166,7 +170,7 @@ class Block(Alu):
     def op_ld(s, i, m):
         t = s.typ(i)
         w = BITS[t] // 8
-        d, a = i.args
+        d, a = i.args[:2]  # a third is a cache policy
         n = s.vec(i)
         regs = split_operands(d[1:-1]) if d[0] == "{" else [d]
         A = s.addr(a, "shared" in i.mods)
@@ -182,7 +186,7 @@ class Block(Alu):
         t = s.typ(i)
         w = BITS[t] // 8
         n = s.vec(i)
-        a, d = i.args
+        a, d = i.args[:2]
         regs = split_operands(d[1:-1]) if d[0] == "{" else [d]
         A = s.addr(a, "shared" in i.mods)
         ad, mem, ok = s.access(i, m, A, w * n, True)
@@ -216,42 +220,3 @@ class Block(Alu):
 
     def op_red(s, i, m):
         s.op_atom(i, m, False)
-
-    def op_shfl(s, i, m):
-        if not m.any():
-            return
-        d, p = [*i.args[0].split("|"), None][:2]
-        b, c = s.val(i.args[2], "u32").astype(np.int64), s.val(i.args[3], "u32").astype(np.int64)
-        mem = s.val(i.args[4], "u32") if len(i.args) > 4 else np.full(s.nt, 2**32 - 1, np.uint32)
-        full = np.zeros(-(-s.nt // 32), np.uint32)
-        np.bitwise_or.at(full, s.warp[m], np.uint32(1) << s.lane[m])
-        if ((mem & ~full[s.warp])[m] != 0).any():
-            raise PtxError("shfl.sync: lanes named in the mask are not here (divergence)")
-        lane = s.lane.astype(np.int64)
-        seg = (c >> 8) & 31
-        cl = c & 31
-        hi = (lane & seg) | (cl & ~seg)
-        lo = lane & seg
-        b = b & 31
-        k = i.mods[1]
-        j = {"up": lane - b, "down": lane + b, "bfly": lane ^ b, "idx": lo | (b & ~seg)}[k]
-        ok = (j >= hi) if k == "up" else (j <= hi)
-        j = np.where(ok, j, lane)
-        v = s.val(i.args[1], "b32")
-        s.set(d, v[np.minimum(s.warp * 32 + j, s.nt - 1)], m)
-        if p:
-            s.set(p, ok, m)
-
-    def op_vote(s, i, m):
-        v = s.val(i.args[1], "pred") & m
-        o = np.zeros(-(-s.nt // 32), np.uint32)
-        np.bitwise_or.at(o, s.warp[v], np.uint32(1) << s.lane[v])
-        a = np.zeros_like(o)
-        np.bitwise_or.at(a, s.warp[m], np.uint32(1) << s.lane[m])
-        s.set(
-            i.args[0],
-            {"ballot": o[s.warp], "any": o[s.warp] != 0, "all": o[s.warp] == a[s.warp]}[
-                next(x for x in i.mods if x in ("ballot", "any", "all"))
-            ],
-            m,
-        )

@@ -16,8 +16,8 @@ for _b in (8, 16, 32, 64):
 BITS = {t: np.dtype(d).itemsize * 8 for t, d in NP.items()}
 BITS["pred"] = 1
 
-NP["f32x2"], NP["f16x2"] = np.float32, np.float16
-BITS["f32x2"], BITS["f16x2"] = 64, 32  # packed pairs: arrays of shape (threads, 2)
+NP["f32x2"], NP["f16x2"], NP["bf16x2"] = np.float32, np.float16, np.uint16
+BITS["f32x2"], BITS["f16x2"], BITS["bf16x2"] = 64, 32, 32  # packed pairs: arrays of shape (threads, 2)
 
 
 def bf16_to_f32(a):

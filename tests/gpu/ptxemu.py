@@ -24,18 +24,24 @@ class Kernel:
         self.name, self.regs, self.ins, self.labels, self.shared, self.params = name, {}, [], {}, dict(mod.shared), []
         self.shared_size = mod.shared_size
         self.extern = mod.extern
+        self.tables, label = {}, ""  # of jumps
         for p in split_operands(params):
             m = re.search(r"\.param\s+(?:\.align\s+\d+\s+)?\.(\w+).*?([\w$]+)\s*(?:\[(\d+)\])?$", p.strip())
             self.params.append((m[2], m[1], int(m[3] or 1) * BITS[m[1]] // 8))
+        body = re.sub(r"\.branchtargets[^;]*;", lambda m: " ".join(m[0].split()), body)
         stack = re.sub(
-            r"([{};:])", r"\1\n", re.sub(r"\{([^{};]*)\}", r"<\1>", body)
+            r"([{};]|(?<!:):(?!:))", r"\1\n", re.sub(r"\{([^{};]*)\}", r"<\1>", body)
         )  # {a,b} vectors -> <a,b>; then one statement per line
         for st in stack.split("\n"):
             st = st.strip().rstrip(";").strip()
             if not st or st in "{}" or st.startswith((".loc", ".pragma", ".file")):
                 continue
             if st.endswith(":"):
-                self.labels[st[:-1].strip()] = len(self.ins)
+                label = st[:-1].strip()
+                self.labels[label] = len(self.ins)
+                continue
+            if st.startswith(".branchtargets"):
+                self.tables[label] = split_operands(st.split(None, 1)[1])
                 continue
             if st.startswith(".reg"):
                 m = re.match(r"\.reg\s+\.(\w+)\s+(.*)", st)
