@@ -16,6 +16,7 @@ import pytest
 jax = pytest.importorskip("jax", reason="jax is not installed")
 import jax.numpy as jnp
 import optax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from fused_penalty.jax import penalty
 
@@ -98,9 +99,12 @@ def pen(kind: str, which: str) -> Callable[[Any], Any]:
     return lambda p: penalty(p, strengths_of(p, which, 0), strengths_of(p, which, 1), backend="cpu")
 
 
-def compiled(kind: str, case: str, optimizer: str, which: str) -> tuple[int, int]:
-    """(copies of arrays of a leaf's size, bytes of temporary memory) of the compiled step."""
+def compiled(kind: str, case: str, optimizer: str, which: str, mesh: Any = None) -> tuple[int, int]:
+    """(copies of arrays of a leaf's size, bytes of temporary memory) of the compiled step, on each device."""
     p = params()
+    rows = WIDTH
+    if mesh is not None:
+        p, rows = jax.device_put(p, NamedSharding(mesh, PartitionSpec("x"))), WIDTH // mesh.size
     o = OPTIMIZERS[optimizer]
     if case == "external":
         step, data = step_with(external(kind, which), o), (p,)
@@ -109,7 +113,7 @@ def compiled(kind: str, case: str, optimizer: str, which: str) -> tuple[int, int
         step, data = step_with(with_loss(kind, which), o), (x, x)
     executable = step.lower(p, o.init(p), *data).compile()
     text = executable.as_text()
-    weight = re.escape(f"f32[{WIDTH},{WIDTH}]")
+    weight = re.escape(f"f32[{rows},{WIDTH}]")
     copies = len(re.findall(weight + r"\S* (?:copy|copy-start)\(", text))
     return copies, executable.memory_analysis().temp_size_in_bytes
 
@@ -124,6 +128,20 @@ def test_step_has_no_copy_that_the_decay_step_lacks(case: str, optimizer: str, w
     assert temp <= decay_temp + 2**20
     if case == "external":
         assert copies == 0
+
+
+@pytest.mark.parametrize("axes", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_sharded_step_has_no_copy(optimizer: str, axes: AxisType) -> None:
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(axes,))
+    with jax.set_mesh(mesh):
+        copies, temp = compiled("fused", "external", optimizer, "by_group", mesh)
+        _, decay_temp = compiled("decay", "external", optimizer, "by_group", mesh)
+        naive_copies, naive_temp = compiled("naive", "external", optimizer, "by_group", mesh)
+    assert copies == 0
+    assert temp <= decay_temp + 2**14
+    assert naive_copies >= LAYERS  # the test of the test
+    assert naive_temp >= 0.9 * MODEL / mesh.size
 
 
 def test_the_naive_sum_does_copy() -> None:

@@ -3,7 +3,8 @@
     P = Σ_g ( l1_g · S_g0 + l2_g · S_g1 )          S_g = (Σ|d|, Σd²) over the leaves of group g, d = x - anchor
     dP = Σ_i Σ ( one·l1·sign(d_i) + one·2·l2·d_i ) · (dx_i - da_i)  +  Σ_g ( dl1_g·S_g0 + dl2_g·S_g1 )
 
-`one` is the echo, a scalar 1.0 that the launch returns. Through it the gradient depends on the launch, so
+`one` is the echo, a scalar 1.0 that the launch returns (inside a user's `shard_map` there may be several, each leaf
+has the one of its class). Through it the gradient depends on the launch, so
 XLA knows that the parameters have been read before it updates donated buffers, and copies nothing. For
 that the strengths stay separate scalars: slices of one array would tie all gradients together.
 """
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from . import _jax_launch as launch
+from ._jax_mesh import classes
 from .reference import proximal_leaf, term_gradient
 
 Arrays = Sequence[jax.Array]
@@ -37,10 +39,10 @@ class Spec:
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def primitive(
     spec: Spec, l1: Arrays, l2: Arrays, leaves: Arrays, anchors: Arrays
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(P, sums (groups, 2), one); l1 and l2 hold one scalar a group."""
-    total, one = launch.sums(spec.backend, spec.of_leaf, leaves, anchors)
-    return combine(l1, l2, total), total, one
+) -> tuple[jax.Array, jax.Array, tuple[jax.Array, ...]]:
+    """(P, sums (groups, 2), ones); l1 and l2 hold one scalar a group."""
+    total, ones = launch.sums(spec.backend, spec.of_leaf, leaves, anchors)
+    return combine(l1, l2, total), total, ones
 
 
 def combine(l1: Arrays, l2: Arrays, total: jax.Array) -> jax.Array:
@@ -56,18 +58,24 @@ def combine(l1: Arrays, l2: Arrays, total: jax.Array) -> jax.Array:
 def _rule(spec: Spec, primals: Any, tangents: Any) -> Any:
     l1, l2, leaves, anchors = primals
     d_l1, d_l2, d_leaves, d_anchors = tangents
-    value, total, one = primitive(spec, *primals)
+    value, total, ones = primitive(spec, *primals)
     flat = [t for t in (*d_leaves, *d_anchors) if not _is_zero(t)]
     live = [(i, i < len(leaves)) for i, t in enumerate((*d_leaves, *d_anchors)) if not _is_zero(t)]
-    d_value = zero = 0 * one.astype(total.dtype)  # not 0 * P, which is NaN where P is inf
+    d_value = zero = _zero(ones, total.dtype)
     d_total: list[list[jax.Array]] = [[zero, zero] for _ in l1]
     if live:
-        d_value, d_total = _leaf_tangents(spec, tuple(live), total.dtype, one, l1, l2, leaves, anchors, flat)
+        d_value, d_total = _leaf_tangents(spec, tuple(live), total.dtype, ones, l1, l2, leaves, anchors, flat)
     for k, d_strengths in enumerate((d_l1, d_l2)):
         for g, d in enumerate(d_strengths):
             if not _is_zero(d):
                 d_value = d_value + total[g, k] * d.astype(total.dtype)
-    return (value, total, one), (d_value, jnp.stack([jnp.stack(row) for row in d_total]), 0 * one)
+    d_sums = jnp.stack([jnp.stack(row) for row in d_total])
+    return (value, total, ones), (d_value, d_sums, tuple(0 * one for one in ones))
+
+
+def _zero(ones: Arrays, dtype: Any) -> jax.Array:
+    """Not 0 * P, which is NaN where P is inf; varies over the manual axes that P varies over."""
+    return functools.reduce(jnp.add, [0 * one.astype(dtype) for one in ones])
 
 
 def _is_zero(tangent: Any) -> bool:
@@ -80,7 +88,7 @@ def _leaf_tangents(
     spec: Spec,
     live: tuple[tuple[int, bool], ...],
     dtype: Any,
-    one: jax.Array,
+    ones: Arrays,
     l1: Arrays,
     l2: Arrays,
     leaves: Arrays,
@@ -89,15 +97,16 @@ def _leaf_tangents(
 ) -> tuple[jax.Array, list[list[jax.Array]]]:
     """dP from the leaves (or anchors: the sign changes), and dS for each group."""
     n = len(leaves)
-    zero = 0 * one.astype(dtype)
+    zero = _zero(ones, dtype)
     d_value, d_total = zero, [[zero, zero] for _ in l1]
-    factors = {g: (one * l1[g], one * (2 * l2[g])) for g in set(spec.of_leaf)}
+    of_leaf = list(zip(classes(leaves, anchors), spec.of_leaf, strict=True))
+    factors = {(c, g): (ones[c] * l1[g], ones[c] * (2 * l2[g])) for c, g in dict.fromkeys(of_leaf)}
     for (index, is_leaf), tangent in zip(live, tangents, strict=True):
         i = index % n
         g = spec.of_leaf[i]
         d = displacement(leaves, anchors, i)
         t = tangent.astype(d.dtype) if is_leaf else -tangent.astype(d.dtype)
-        a, b = (f.astype(d.dtype) for f in factors[g])
+        a, b = (f.astype(d.dtype) for f in factors[of_leaf[i]])
         d_value = d_value + jnp.sum(term_gradient(d, a, b, spec.terms[g]) * t).astype(dtype)
         d_total[g][0] = d_total[g][0] + jnp.sum(jnp.sign(d) * t).astype(dtype)
         d_total[g][1] = d_total[g][1] + 2 * jnp.sum(d * t).astype(dtype)

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from ._plan import Plan
 
@@ -22,9 +23,8 @@ class Launcher:
 
     def slot_sums(self, plan: Plan, arrays: Sequence[jax.Array], dtype: Any) -> tuple[jax.Array, jax.Array]:
         """(sums (slots, 2), one) of leaves followed by their anchors, if any."""
-        outputs = (jax.ShapeDtypeStruct((plan.slot_count, 2), dtype), jax.ShapeDtypeStruct((), np.float32))
-        call = jax.ffi.ffi_call("fused_penalty_sums", outputs)
-        total, one = call(self._table(plan), *arrays, anchored=_anchored(plan, arrays))
+        outputs = [((plan.slot_count, 2), dtype), ((), np.float32)]
+        total, one = self._call("fused_penalty_sums", outputs, plan, arrays)
         return total, one
 
     def slot_gradients(
@@ -50,9 +50,8 @@ class Launcher:
         """(Σ|d|, Σd², max|d| (slots, 3), counts of zeros and of non-finite numbers (slots, 2))."""
         wide = dtype == np.float64
         # Of 32-bit results the counts are uint32, so the reals travel as the bits of one.
-        output = jax.ShapeDtypeStruct((plan.slot_count, 5), np.float64 if wide else np.uint32)
-        call = jax.ffi.ffi_call("fused_penalty_stats", output)
-        found = call(self._table(plan), *arrays, anchored=_anchored(plan, arrays))
+        outputs = [((plan.slot_count, 5), np.float64 if wide else np.uint32)]
+        (found,) = self._call("fused_penalty_stats", outputs, plan, arrays)
         if wide:
             return found[:, :3], found[:, 3:].astype(np.int64)
         counts = jax.numpy.minimum(found[:, 3:], np.iinfo(np.int32).max).astype(np.int32)
@@ -67,20 +66,32 @@ class Launcher:
         dtype: Any,
         aliases: dict[int, int] | None = None,
     ) -> tuple[jax.Array, ...]:
-        outputs = [jax.ShapeDtypeStruct((plan.slot_count, 2), dtype)]
-        outputs += [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in arrays[: len(plan.sizes)]]
-        call = jax.ffi.ffi_call(target, outputs, input_output_aliases=aliases)
-        return tuple(call(self._table(plan), strengths, *arrays, anchored=_anchored(plan, arrays)))
+        outputs = [((plan.slot_count, 2), dtype), *((x.shape, x.dtype) for x in arrays[: len(plan.sizes)])]
+        return tuple(self._call(target, outputs, plan, arrays, strengths, aliases=aliases))
 
-    def _table(self, plan: Plan) -> np.ndarray:
-        return dataclasses.replace(plan, chunk=self.chunk).table
+    def _call(
+        self,
+        target: str,
+        outputs: Sequence[tuple[Any, Any]],
+        plan: Plan,
+        arrays: Sequence[jax.Array],
+        *before: jax.Array,
+        aliases: dict[int, int] | None = None,
+    ) -> Sequence[jax.Array]:
+        """The call on (table, before..., arrays...). Inside a user's `shard_map` the arrays have a type that says over
+        which axes they vary: the table and the outputs get it, too."""
+        table: Any = dataclasses.replace(plan, chunk=self.chunk).table
+        results = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in outputs]
+        like = jax.typeof(arrays[0])
+        if like.mat.varying:
+            table = jax.lax.pcast(table, tuple(like.mat.varying), to="varying")
+            whole = NamedSharding(like.sharding.mesh, PartitionSpec())
+            results = [x.update(manual_axis_type=like.mat, sharding=whole) for x in results]
+        call = jax.ffi.ffi_call(target, results, input_output_aliases=aliases)
+        return call(table, *before, *arrays, anchored=len(arrays) > len(plan.sizes))
 
 
 def register(targets: Mapping[str, Any], platform: str) -> None:
     """Makes the handlers known to XLA; must come before anything is compiled that calls them."""
     for name, capsule in targets.items():
         jax.ffi.register_ffi_target(name, capsule, platform=platform)
-
-
-def _anchored(plan: Plan, arrays: Sequence[Any]) -> bool:
-    return len(arrays) > len(plan.sizes)

@@ -1,35 +1,38 @@
-"""Leaves in groups -> one launch -> sums for each group. Batching and the choice of platform; no calculus.
+"""Leaves in groups -> launches -> sums for each group, and arrays like the leaves. Batching; no calculus.
 
-vmap turns every row of a batched leaf into a slot of the plan, so a batched call is still one launch
-and the kernels know nothing about batches.
+There is one launch for each of `_jax_mesh.classes`; outside a user's `shard_map` that is one.
 """
 
 from __future__ import annotations
 
 import functools
-import itertools
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.custom_batching import custom_vmap
 
-from . import _backends
-from ._plan import BOTH, DTYPES, Plan
+from . import _jax_mesh as mesh
+from ._jax_local import Stats, Sums, Writes, result_dtype
+from ._plan import BOTH
 
 Arrays = Sequence[jax.Array]
+__all__ = ["gradients", "proximal", "result_dtype", "stats", "sums"]
 
 
-def result_dtype(leaves: Arrays) -> Any:
-    """float32, or float64 if any leaf is."""
-    return jnp.float64 if any(x.dtype == jnp.float64 for x in leaves) else jnp.float32
-
-
-def sums(backend: str | None, of_leaf: tuple[int, ...], leaves: Arrays, anchors: Arrays) -> tuple[jax.Array, jax.Array]:
-    """(sums (groups, 2), one). `one` is a scalar 1 that exists only once the leaves have been read."""
-    return _batched_sums(backend, of_leaf, 0)(*leaves, *anchors)
+def sums(
+    backend: str | None, of_leaf: tuple[int, ...], leaves: Arrays, anchors: Arrays
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    """(sums (groups, 2), ones). A launch has an echo: a scalar 1 that exists only once the leaves have been read."""
+    totals, ones = [], []
+    for members, *operands in _launches(leaves, anchors):
+        call = Sums(backend, _pick(of_leaf, members), 1 + max(of_leaf))
+        (total,), (one,), _ = _batched(call, 0)((), *operands)
+        totals.append(total)
+        ones.append(one)
+    return functools.reduce(jnp.add, totals), tuple(ones)
 
 
 def gradients(
@@ -41,7 +44,8 @@ def gradients(
     anchors: Arrays,
 ) -> tuple[jax.Array, ...]:
     """(sums (groups, 2), gradient...); strengths (groups, 2) are the factors of sign(d) and of d."""
-    return _batched_writes(backend, "slot_gradients", of_leaf, terms, 0)(strengths, *leaves, *anchors)
+    totals, found = _writes(backend, "slot_gradients", of_leaf, terms, strengths, leaves, anchors)
+    return functools.reduce(jnp.add, totals), *found
 
 
 def proximal(
@@ -55,137 +59,68 @@ def proximal(
 ) -> tuple[jax.Array, ...]:
     """The new leaves; strengths (groups, 2) are the threshold and the factor after it."""
     verb = "slot_prox_in_place" if in_place else "slot_prox"
-    terms = (BOTH,) * len(strengths)
-    return _batched_writes(backend, verb, of_leaf, terms, 0)(strengths, *leaves, *anchors)
+    _, found = _writes(backend, verb, of_leaf, (BOTH,) * len(strengths), strengths, leaves, anchors)
+    return found
 
 
 def stats(backend: str | None, leaves: Arrays, anchors: Arrays) -> tuple[jax.Array, jax.Array]:
     """(Σ|d|, Σd², max|d| (n, 3), zeros and non-finite numbers (n, 2))."""
-    return _batched_stats(backend, len(leaves), 0)(*leaves, *anchors)
+    parts, order = [], []
+    for members, *operands in _launches(leaves, anchors):
+        parts.append(_batched(Stats(backend, len(members)), 0)((), *operands)[0])
+        order += members
+    if len(parts) == 1:
+        return parts[0]
+    back = np.argsort(order)
+    reals, counts = (jnp.concatenate(kind)[back] for kind in zip(*parts, strict=True))
+    return reals, counts
 
 
-def _dispatch(backend: str | None, verb: str, *operands: jax.Array, **static: Any) -> Any:
-    """Lowers to the launcher of the platform that is compiled for."""
-    branches: dict[str, Callable[..., Any]] = {}
-    for row in _backends.rows("jax", backend):
-        function = functools.partial(_apply, getattr(row.launcher(), verb), **static)
-        for platform in row.devices:
-            branches.setdefault("default" if platform == "any" else platform, function)
-    if list(branches) == ["default"]:
-        return branches["default"](*operands)
-    return jax.lax.platform_dependent(*operands, **branches)
+def _writes(
+    backend: str | None,
+    verb: str,
+    of_leaf: tuple[int, ...],
+    terms: tuple[int, ...],
+    strengths: jax.Array,
+    leaves: Arrays,
+    anchors: Arrays,
+) -> tuple[list[jax.Array], tuple[jax.Array, ...]]:
+    """(the sums of each launch, an array a leaf)."""
+    totals: list[jax.Array] = []
+    written: dict[int, jax.Array] = {}
+    for members, *operands in _launches(leaves, anchors):
+        call = Writes(backend, verb, _pick(of_leaf, members), terms)
+        found, _, arrays = _batched(call, 0)((strengths,), *operands)
+        totals += found
+        written.update(zip(members, arrays, strict=True))
+    return totals, tuple(written[i] for i in range(len(leaves)))
 
 
-def _apply(function: Callable[..., Any], *operands: jax.Array, plan: Plan, dtype: Any, lead: int) -> Any:
-    return tuple(function(plan, *operands[:lead], operands[lead:], dtype))
+def _launches(leaves: Arrays, anchors: Arrays) -> Iterator[tuple[Any, ...]]:
+    """(members, their leaves, their anchors) of each class."""
+    of_leaf = mesh.classes(leaves, anchors)
+    for k in range(1 + max(of_leaf)):
+        members = [i for i, c in enumerate(of_leaf) if c == k]
+        yield members, _pick(leaves, members), _pick(anchors, members) if anchors else ()
+
+
+def _pick(values: Sequence[Any], members: Sequence[int]) -> tuple[Any, ...]:
+    return tuple(values[i] for i in members)
 
 
 @functools.cache
-def _batched_sums(backend: str | None, of_leaf: tuple[int, ...], batch_rank: int) -> Callable[..., Any]:
+def _batched(call: mesh.Local, batch_rank: int) -> Callable[..., Any]:
     """The call on arrays that begin with `batch_rank` batch dimensions, each 1 or the batch size."""
-    n = len(of_leaf)
 
     @custom_vmap
-    def call(*arrays: jax.Array) -> Any:
-        if len(arrays) > n:  # a leaf and its anchor are read together: give both the rows of either
-            arrays = _align(arrays[:n], arrays[n:], batch_rank)
-        leaves = arrays[:n]
-        shapes = [x.shape[:batch_rank] for x in leaves]
-        first: dict[tuple[int, tuple[int, ...]], int] = {}  # leaves that add to the same sums
-        count = 0
-        for key in sorted(set(zip(of_leaf, shapes, strict=True))):
-            first[key] = count
-            count += math.prod(key[1])
-        keys = list(zip(of_leaf, shapes, strict=True))
-        plan = _plan(leaves, batch_rank, [first[k] for k in keys], [BOTH] * n)
-        total, one = _dispatch(backend, "slot_sums", *arrays, plan=plan, dtype=result_dtype(leaves), lead=0)
-        return (_per_group(total, first, shapes) if batch_rank else total), one
+    def run(tables: Arrays, leaves: Arrays, anchors: Arrays) -> Any:
+        return mesh.spread(call, batch_rank, tables, leaves, anchors)
 
-    @call.def_vmap
-    def _(axis_size: int, in_batched: Sequence[bool], *arrays: jax.Array) -> Any:
-        rows = [x if b else x[None] for x, b in zip(arrays, in_batched, strict=True)]
-        return _batched_sums(backend, of_leaf, batch_rank + 1)(*rows), (True, False)
+    @run.def_vmap
+    def _(axis_size: int, in_batched: Any, *operands: Any) -> Any:
+        rows = jax.tree.map(lambda x, b: x if b else x[None], operands, tuple(in_batched))
+        totals, ones, arrays = _batched(call, batch_rank + 1)(*rows)
+        batched = tuple(tuple(flag for _ in part) for part, flag in ((totals, True), (ones, False), (arrays, True)))
+        return (totals, ones, arrays), batched
 
-    return call
-
-
-def _align(leaves: Arrays, anchors: Arrays, batch_rank: int) -> tuple[jax.Array, ...]:
-    pairs = []
-    for x, a in zip(leaves, anchors, strict=True):
-        batch = jnp.broadcast_shapes(x.shape[:batch_rank], a.shape[:batch_rank])
-        pairs.append([jnp.broadcast_to(v, batch + v.shape[batch_rank:]) for v in (x, a)])
-    return tuple(x for x, _ in pairs) + tuple(a for _, a in pairs)
-
-
-def _plan(leaves: Arrays, batch_rank: int, slots: Sequence[int], terms: Sequence[int]) -> Plan:
-    return Plan(
-        tuple(math.prod(x.shape[batch_rank:]) for x in leaves),
-        tuple(DTYPES.index(x.dtype.name) for x in leaves),
-        tuple(slots),
-        tuple(math.prod(x.shape[:batch_rank]) for x in leaves),
-        tuple(terms),
-    )
-
-
-def _per_group(total: jax.Array, first: dict[Any, int], shapes: list[tuple[int, ...]]) -> jax.Array:
-    """(slots, k) -> (batch..., groups, k): unbatched and batched leaves of a group have sums of their own."""
-    batch = jnp.broadcast_shapes(*set(shapes))
-    groups: list[Any] = [0] * (1 + max(group for group, _ in first))
-    for (group, shape), start in first.items():
-        rows = total[start : start + math.prod(shape)].reshape(*shape, total.shape[-1])
-        groups[group] = groups[group] + jnp.broadcast_to(rows, (*batch, total.shape[-1]))
-    return jnp.stack(groups, axis=-2)
-
-
-@functools.cache
-def _batched_stats(backend: str | None, n: int, batch_rank: int) -> Callable[..., Any]:
-    """As `_batched_sums`, a slot for each row of each leaf."""
-
-    @custom_vmap
-    def call(*arrays: jax.Array) -> Any:
-        if len(arrays) > n:
-            arrays = _align(arrays[:n], arrays[n:], batch_rank)
-        leaves = arrays[:n]
-        shapes = [x.shape[:batch_rank] for x in leaves]
-        starts = [0, *itertools.accumulate(map(math.prod, shapes))][:n]
-        plan = _plan(leaves, batch_rank, starts, [BOTH] * n)
-        parts = _dispatch(backend, "slot_stats", *arrays, plan=plan, dtype=result_dtype(leaves), lead=0)
-        first = {(i, shape): start for i, (shape, start) in enumerate(zip(shapes, starts, strict=True))}
-        return tuple(_per_group(part, first, shapes) for part in parts)
-
-    @call.def_vmap
-    def _(axis_size: int, in_batched: Sequence[bool], *arrays: jax.Array) -> Any:
-        rows = [x if b else x[None] for x, b in zip(arrays, in_batched, strict=True)]
-        return _batched_stats(backend, n, batch_rank + 1)(*rows), (True, True)
-
-    return call
-
-
-@functools.cache
-def _batched_writes(
-    backend: str | None, verb: str, of_leaf: tuple[int, ...], terms: tuple[int, ...], batch_rank: int
-) -> Callable[..., Any]:
-    """As `_batched_sums`: sums, if the verb gives them, and an array a leaf. Every array gets the whole batch, since
-    every output has it."""
-    n = len(of_leaf)
-
-    @custom_vmap
-    def call(strengths: jax.Array, *arrays: jax.Array) -> Any:
-        groups = strengths.shape[-2]
-        batch = jnp.broadcast_shapes(*{x.shape[:batch_rank] for x in (strengths, *arrays)})
-        whole = [jnp.broadcast_to(x, batch + x.shape[batch_rank:]) for x in arrays]
-        table = jnp.broadcast_to(strengths, batch + strengths.shape[batch_rank:])
-        table = jnp.moveaxis(table, -2, 0).reshape(-1, 2)  # slot = group * rows + row
-        slots = [g * math.prod(batch) for g in of_leaf]
-        plan = _plan(whole[:n], batch_rank, slots, [terms[g] for g in of_leaf])
-        found = _dispatch(backend, verb, table, *whole, plan=plan, dtype=result_dtype(arrays[:n]), lead=1)
-        totals = [jnp.moveaxis(total.reshape(groups, *batch, 2), 0, -2) for total in found[:-n]]
-        return *totals, *found[-n:]
-
-    @call.def_vmap
-    def _(axis_size: int, in_batched: Sequence[bool], *operands: jax.Array) -> Any:
-        rows = [x if b else x[None] for x, b in zip(operands, in_batched, strict=True)]
-        found = _batched_writes(backend, verb, of_leaf, terms, batch_rank + 1)(*rows)
-        return found, (True,) * len(found)
-
-    return call
+    return run

@@ -15,6 +15,7 @@ import numpy as np
 
 from . import _backends
 from . import _jax_core as core
+from ._jax_places import explained
 from ._jax_select import Selection, is_array, select
 from ._plan import BOTH
 from ._select import check_strength
@@ -57,6 +58,10 @@ def penalty(
     Differentiable to any order in params, strengths and anchor; sign(±0) = 0. Works under jit, grad, jvp,
     vmap, scan and checkpoint. Under jit with donated params it costs no copy of the model.
 
+    Leaves that are sharded over a mesh stay where they are: each device launches once on its own parts, then one
+    all-reduce adds the sums, and a leaf that several devices hold counts once. Inside `shard_map` it is the penalty of
+    the local parts, as jnp's would be: add it over the axes with `jax.lax.psum`.
+
     Args:
       params: a pytree of float16, bfloat16, float32 or float64 arrays (numpy arrays and floats too), any shapes.
       l1, l2: strengths >= 0: a scalar, a 0-d array (may be traced, scheduled or learned), a prefix tree of
@@ -70,7 +75,8 @@ def penalty(
 
     Raises:
       TypeError: a selected leaf that is no float array; a strength or mask entry of a wrong type.
-      ValueError: a negative or non-finite static strength; trees that do not match; an unknown backend.
+      ValueError: a negative or non-finite static strength; trees that do not match; an unknown backend; leaves on
+        different meshes or devices.
 
     Source: Zou & Hastie, "Regularization and variable selection via the elastic net", 2005 (without the ½).
 
@@ -85,7 +91,8 @@ def penalty(
     if not s.leaves:
         return jnp.float32(0)
     spec, strengths = _spec(s, backend)
-    return core.penalty(spec, *strengths, s.leaves, s.anchors)
+    with explained(params, s):
+        return core.penalty(spec, *strengths, s.leaves, s.anchors)
 
 
 def penalty_and_grad(
@@ -118,7 +125,8 @@ def penalty_and_grad(
     value = jnp.float32(0)
     if s.leaves:
         spec, strengths = _spec(s, backend)
-        value, *found = core.penalty_and_grad(spec, *strengths, s.leaves, s.anchors)
+        with explained(params, s):
+            value, *found = core.penalty_and_grad(spec, *strengths, s.leaves, s.anchors)
     chosen = dict(zip(s.index, found, strict=True))
     grads = [chosen[i] if i in chosen else _zero_gradient(x) for i, x in enumerate(s.all_leaves)]
     return value, jax.tree.unflatten(s.treedef, grads)
@@ -141,7 +149,8 @@ def sums(params: PyTree, *, mask: Any = None, anchor: PyTree | None = None, back
     if not s.leaves:
         return Sums(jnp.zeros(0), jnp.zeros(0), ())
     n = len(s.leaves)
-    total = core.sums(core.Spec(backend, tuple(range(n)), (BOTH,) * n), s.leaves, s.anchors)
+    with explained(params, s):
+        total = core.sums(core.Spec(backend, tuple(range(n)), (BOTH,) * n), s.leaves, s.anchors)
     return Sums(total[:, 0], total[:, 1], s.paths)
 
 
@@ -163,7 +172,8 @@ def stats(params: PyTree, *, mask: Any = None, anchor: PyTree | None = None, bac
     if not s.leaves:
         none, no_count = jnp.zeros(0), jnp.zeros(0, jnp.int32)
         return Stats(none, none, none, no_count, no_count, (), ())
-    reals, counts = core.stats(backend, *jax.lax.stop_gradient((s.leaves, s.anchors)))
+    with explained(params, s):
+        reals, counts = core.stats(backend, *jax.lax.stop_gradient((s.leaves, s.anchors)))
     sizes = tuple(x.size for x in s.leaves)
     return Stats(reals[:, 0], reals[:, 1], reals[:, 2], counts[:, 0], counts[:, 1], sizes, s.paths)
 
@@ -210,7 +220,8 @@ def prox(
         spec, strengths = _spec(s, backend)
         length = _scalar(step, core.launch.result_dtype(s.leaves))
         in_place = any(isinstance(x, jax.core.Tracer) for x in s.leaves)
-        found = core.proximal(spec, in_place, length, *strengths, s.leaves, s.anchors)
+        with explained(params, s):
+            found = core.proximal(spec, in_place, length, *strengths, s.leaves, s.anchors)
         for i, x in zip(s.index, found, strict=True):
             new[i] = x
     return jax.tree.unflatten(s.treedef, new)

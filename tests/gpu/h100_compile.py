@@ -27,19 +27,32 @@ import jax_plugins.xla_cuda13  # noqa: F401  makes the platform known
 import numpy as np
 import optax
 from jax.experimental import topologies
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 import trees
 from fused_penalty.jax import penalty, penalty_and_grad, prox, stats
+from mesh_hlo import counts
 
 L1, L2 = 1e-5, 1e-4
 CONFIG = Path(__file__).parent / "h100_target_config.txtpb"
-DEVICE = topologies.get_topology_desc("h100", "cuda", target_config=CONFIG.read_text(), topology="1x1x1").devices[0]
-SHARDING = NamedSharding(Mesh(np.array([DEVICE]), ("x",)), PartitionSpec())
 
 
-def abstract(tree: Any) -> Any:
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=SHARDING), tree)
+def mesh_of(topology: str, shape: tuple[int, ...], axes: AxisType = AxisType.Auto) -> Mesh:
+    """A mesh of H100s: topology is slices x hosts x GPUs."""
+    described = topologies.get_topology_desc("h100", "cuda", target_config=CONFIG.read_text(), topology=topology)
+    names = tuple("xy"[: len(shape)])
+    return Mesh(np.array(described.devices).reshape(shape), names, axis_types=(axes,) * len(shape))
+
+
+def abstract(tree: Any, mesh: Mesh) -> Any:
+    """Matrices are sharded over the last axis of the mesh, what it does not divide and vectors are replicated."""
+    axis = mesh.axis_names[-1]
+
+    def leaf(x: Any) -> jax.ShapeDtypeStruct:
+        spec = PartitionSpec(axis) if len(x.shape) > 1 and x.shape[0] % mesh.shape[axis] == 0 else PartitionSpec()
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec))
+
+    return jax.tree.map(leaf, tree)
 
 
 def naive(p: Any) -> jax.Array:
@@ -69,9 +82,9 @@ def with_gradient(optimizer: optax.GradientTransformation, penalty_of: Callable[
     return jax.jit(step, donate_argnums=(0, 1))
 
 
-def describe(jitted: Any, *args: Any) -> dict[str, Any]:
+def describe(jitted: Any, *args: Any, mesh: Mesh) -> dict[str, Any]:
     start = time.perf_counter()
-    compiled = jitted.lower(*abstract(args)).compile()
+    compiled = jitted.lower(*abstract(args, mesh)).compile()
     seconds = time.perf_counter() - start
     text = compiled.as_text()
     # What will run, in order; the body of a command buffer (a CUDA graph) is indented under it. XLA makes one of five
@@ -86,6 +99,7 @@ def describe(jitted: Any, *args: Any) -> dict[str, Any]:
         "calls_in_a_command_buffer": sum(kind == "kCustomCall" and bool(indent) for indent, kind in thunks),
         "launches": sum(kind in ("kCustomKernel", "kKernel", "kCustomCall", "kCopy") for _, kind in thunks),
         "copies": len(re.findall(r" copy(?:-start)?\(", text)) + len(re.findall(r"calls=%?wrapped_copy", text)),
+        "collectives": {k: n for k, n in counts(text).items() if k != "launches"},
         "temp": compiled.memory_analysis().temp_size_in_bytes,
         "seconds": round(seconds, 2),
     }
@@ -94,20 +108,34 @@ def describe(jitted: Any, *args: Any) -> dict[str, Any]:
 def main() -> None:
     shapes = {k: np.empty(s, np.float32) for k, s in trees.MODELS["gpt2"].items()}
     many = {k: np.empty(s, np.float32) for k, s in trees.MODELS["many"].items()}
+    one = mesh_of("1x1x1", (1,))
+    both = jax.jit(lambda p: penalty_and_grad(p, L1, L2))
+    proximal = jax.jit(lambda p: prox(p, L1, L2, step=0.1), donate_argnums=0)
     found = {
-        "penalty": describe(jax.jit(ours), shapes),
-        "penalty of 2,000 leaves": describe(jax.jit(ours), many),
-        "penalty_and_grad": describe(jax.jit(lambda p: penalty_and_grad(p, L1, L2)), shapes),
-        "stats": describe(jax.jit(lambda p: stats(p)[:5]), shapes),
-        "prox": describe(jax.jit(lambda p: prox(p, L1, L2, step=0.1), donate_argnums=0), shapes),
-        "prox after a step": describe(jax.jit(moved, donate_argnums=0), shapes, shapes),
-        "naive": describe(jax.jit(naive), shapes),
+        "penalty": describe(jax.jit(ours), shapes, mesh=one),
+        "penalty of 2,000 leaves": describe(jax.jit(ours), many, mesh=one),
+        "penalty_and_grad": describe(both, shapes, mesh=one),
+        "stats": describe(jax.jit(lambda p: stats(p)[:5]), shapes, mesh=one),
+        "prox": describe(proximal, shapes, mesh=one),
+        "prox after a step": describe(jax.jit(moved, donate_argnums=0), shapes, shapes, mesh=one),
+        "naive": describe(jax.jit(naive), shapes, mesh=one),
     }
     for name, optimizer in (("SGD", optax.sgd(1e-2)), ("AdamW", optax.adamw(1e-3))):
         for kind, penalty_of in (("penalty", ours), ("decay", None), ("naive", naive)):
             step = with_gradient(optimizer, penalty_of)
             state = jax.eval_shape(optimizer.init, shapes)
-            found[f"{name} step, {kind}"] = describe(step, shapes, state, shapes)
+            found[f"{name} step, {kind}"] = describe(step, shapes, state, shapes, mesh=one)
+    for axes in (AxisType.Auto, AxisType.Explicit):
+        eight = mesh_of("2x1x4", (2, 4), axes)  # two slices of four GPUs
+        sgd = optax.sgd(1e-2)
+        state = jax.eval_shape(sgd.init, shapes)
+        found |= {
+            f"{axes.name} mesh, penalty": describe(jax.jit(ours), shapes, mesh=eight),
+            f"{axes.name} mesh, gradient": describe(jax.jit(jax.grad(ours)), shapes, mesh=eight),
+            f"{axes.name} mesh, penalty_and_grad": describe(both, shapes, mesh=eight),
+            f"{axes.name} mesh, prox": describe(proximal, shapes, mesh=eight),
+            f"{axes.name} mesh, SGD step": describe(with_gradient(sgd, ours), shapes, state, shapes, mesh=eight),
+        }
     json.dump(found, sys.stdout)
 
 

@@ -68,6 +68,18 @@ def test_donated_step(h100: dict[str, Any], optimizer: str) -> None:
     assert found["launches"] <= decay["launches"] + 4
 
 
+@pytest.mark.parametrize("axes", ["Auto", "Explicit"])
+def test_eight_gpus(h100: dict[str, Any], axes: str) -> None:
+    """Each launches once on its own shards; then one all-reduce, none where only the gradient is used."""
+    needs = {"penalty": 1, "gradient": 0, "penalty_and_grad": 1, "prox": 0, "SGD step": 1}
+    for name, all_reduces in needs.items():
+        found = h100[f"{axes} mesh, {name}"]
+        assert found["calls"] == 1, name
+        assert found["collectives"] == {"all_reduces": all_reduces, "all_gathers": 0, "other_collectives": 0}, name
+        assert found["copies"] == 0, name
+        assert found["temp"] < 2**20, name
+
+
 def test_the_naive_sum_beside_it(h100: dict[str, Any]) -> None:
     """The test of the test: hundreds of launches, and a copy of the model in the step."""
     assert h100["naive"]["launches"] > 200
