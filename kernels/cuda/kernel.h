@@ -9,8 +9,9 @@ namespace fused_penalty::cuda {
 constexpr int kWarps = kThreads / 32;
 
 // Blocks that fit an SM at least: leaves the compiler the registers to have all loads of a group under way (left to
-// itself, nvcc 13 keeps two of four) and none to spill. tests/gpu/artefact.py reads the outcome from the machine code.
-constexpr int blocks_of(Op op) { return writes(op) ? 2 : 3; }
+// itself, nvcc 13 keeps two of four) and none to spill; three arrays to read need twice as many. tests/gpu/artefact.py
+// reads the outcome from the machine code.
+constexpr int blocks_of(Op op, bool anchored) { return op == Op::kAddGradient && anchored ? 1 : writes(op) ? 2 : 3; }
 
 // Everything of a launch, by value, so that a captured graph can replay it. Only addresses change from call to call;
 // the table is a constant of the plan. Addresses: x of every leaf, then the anchors, then the outputs, as far as the
@@ -163,7 +164,7 @@ __device__ void finalise(const A& arg, Found<kColumns> (&warps)[kWarps]) {
 }
 
 template <Op kOp, bool kAnchored, int kCapacity>
-__global__ void __launch_bounds__(kThreads, blocks_of(kOp))
+__global__ void __launch_bounds__(kThreads, blocks_of(kOp, kAnchored))
     penalty_kernel(const __grid_constant__ Arguments<kCapacity> arg) {
   constexpr int kColumns = columns(kOp);
   SMEM(Found<kColumns>, warps, [kWarps]);

@@ -64,7 +64,7 @@ class Row:
 
 
 PROBE = """
-extern "C" __global__ void __launch_bounds__(kThreads, blocks_of({op}))
+extern "C" __global__ void __launch_bounds__(kThreads, blocks_of({op}, {anchored}))
     probe_{name}(const __grid_constant__ Arguments<480> arg) {{
   SMEM(Found<columns({op})>, warps, [kWarps]);
   for (int c = blockIdx.x; c < arg.chunk_count; c += gridDim.x) {{

@@ -16,7 +16,8 @@ pytestmark = [
 
 
 # Every kernel for one architecture; for the others those from which the rest differs by a line of arithmetic.
-CASES = [(k, a) for k in KERNELS for a in ("sm_80", "sm_90", "sm_120") if a == "sm_90" or k.startswith(("sums", "gr"))]
+HEAVY = ("sums", "gradient", "add_gradient, anchor")
+CASES = [(k, a) for k in KERNELS for a in ("sm_80", "sm_90", "sm_120") if a == "sm_90" or k.startswith(HEAVY)]
 
 
 @pytest.mark.parametrize(("kernel", "arch"), CASES)
