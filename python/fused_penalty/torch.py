@@ -142,7 +142,7 @@ def _sums(s: Selection, backend: str | None) -> Tensor:
     """S (n, 2) float64 on the first leaf's device, from one launch a device."""
     terms = s.groups.leaf_terms
     if len(s.by_device) == 1:
-        return core.sums(s.leaves, s.anchors, terms, backend)
+        return _gather(s, [core.sums(s.leaves, s.anchors, terms, backend)])
     parts = []
     for index in s.by_device:
         xs, anchors = _take(s, index)
@@ -155,14 +155,16 @@ def _take(s: Selection, index: list[int]) -> tuple[list[Tensor], list[Tensor]]:
 
 
 def _gather(s: Selection, parts: list[Tensor]) -> Tensor:
-    """The rows of one launch a device, in the order of the leaves, on the first leaf's device."""
-    if len(parts) == 1:
-        return parts[0]
-    rows: list[Any] = [None] * len(s.leaves)
-    for index, part in zip(s.by_device, parts, strict=True):
-        for i, row in zip(index, part.to(s.leaves[0].device).unbind(), strict=True):
-            rows[i] = row
-    return torch.stack(rows)
+    """The rows of one launch a device, in the order of the leaves, on the first leaf's device; of sharded leaves,
+    their sums over all ranks."""
+    total = parts[0]
+    if len(parts) > 1:
+        rows: list[Any] = [None] * len(s.leaves)
+        for index, part in zip(s.by_device, parts, strict=True):
+            for i, row in zip(index, part.to(s.leaves[0].device).unbind(), strict=True):
+                rows[i] = row
+        total = torch.stack(rows)
+    return total if s.shards is None else s.shards.all_reduce(total)
 
 
 def _gradients(s: Selection, backend: str | None) -> tuple[Tensor, dict[int, Tensor]]:
@@ -177,7 +179,8 @@ def _gradients(s: Selection, backend: str | None) -> tuple[Tensor, dict[int, Ten
         factors = strengths if len(s.by_device) == 1 else torch.stack([strengths[i] for i in index]).to(xs[0].device)
         total, found = core.sums_and_gradients(xs, anchors, factors, [terms[i] for i in index], live, backend)
         parts.append(total)
-        chosen.update({s.index[index[k]]: g for k, g in zip(live, found, strict=True)})
+        local = zip((index[k] for k in live), found, strict=True)
+        chosen.update({s.index[i]: g if s.shards is None else s.shards.wrap(i, g) for i, g in local})
     return _gather(s, parts), chosen
 
 

@@ -1,0 +1,231 @@
+"""DTensor leaves -> the local tensors of this rank, and the one all-reduce that makes their sums global.
+
+Every rank launches on its own shards. An element that several ranks hold (a replicated leaf, a plain tensor beside
+DTensors) is counted by one of them, its owner; then the (n, 2) sums are added over all ranks at once. Gradients need
+no collective: each rank makes those of the elements that it holds.
+
+The same all-reduce carries a digest of the list, so that ranks which pass different lists all get an error. Its first
+part has the same size whatever the list, or such ranks would wait for each other.
+
+Imported only where `torch.distributed.tensor` is loaded already (`_torch_select`).
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor
+
+from ._errors import bad, bad_anchor
+
+HEAD = 2048  # rows of the first all-reduce, the digest's two included: 32 KB, which cost little more than its latency
+DIGEST_BITS = 18  # world · digest² stays an exact float64 up to 2^17 ranks
+
+_agreed: set[Any] = set()  # (ranks, digest) of the lists whose comparison this process has read
+
+
+class Layout(NamedTuple):
+    """One leaf as all ranks see it; mesh and placements are None for a plain tensor."""
+
+    path: str
+    shape: torch.Size
+    dtype: torch.dtype
+    mesh: DeviceMesh | None
+    placements: tuple[Any, ...] | None
+
+
+class Share(NamedTuple):
+    """What follows from the layouts on this rank."""
+
+    ranks: tuple[int, ...]  # that hold the leaves together
+    owned: tuple[bool, ...]  # leaves that this rank counts
+    digest: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Shards:
+    """The leaves of one call, as DTensors where they are some, and how their local sums become global."""
+
+    tensors: list[Tensor]
+    share: Share
+    group: dist.ProcessGroup | None
+
+    def wrap(self, i: int, local: Tensor) -> Tensor:
+        """The local gradient of leaf i as a DTensor placed as the leaf."""
+        x = self.tensors[i]
+        if not isinstance(x, DTensor):
+            return local
+        place: dict[str, Any] = {"run_check": False, "shape": x.shape, "stride": x.stride()}
+        return DTensor.from_local(local, x.device_mesh, x.placements, **place)
+
+    def all_reduce(self, local: Tensor) -> Tensor:
+        """The sums (n, 2) over all ranks, the same bits on each. Differentiable."""
+        return _AllReduce.apply(local, self)
+
+    def add_up(self, local: Tensor) -> Tensor:
+        # A product with 0 would make the infinite sums of a replica NaN.
+        rows = torch.where(_column(self.share.owned, local.device), local, 0.0)
+        head = local.new_zeros(HEAD, 2)
+        fits = min(len(rows), HEAD - 2)
+        head[:fits] = rows[:fits]
+        head[-2:] = _moments(self.share.digest, 1, local.device)
+        dist.all_reduce(head, group=self.group)
+        same = head[-2:] == _moments(self.share.digest, len(self.share.ranks), local.device)
+        self._compare(same, long=len(rows) > fits)
+        total = torch.where(same.all(), head[:fits], torch.nan)
+        if len(rows) == fits:
+            return total
+        rest = rows[fits:].contiguous()
+        dist.all_reduce(rest, group=self.group)
+        return torch.cat([total, rest])
+
+    def _compare(self, same: Tensor, long: bool) -> None:
+        """Raises where the ranks' lists differ. On a GPU that makes the host wait, so it is done once for a list;
+        a difference that comes later makes the sums NaN."""
+        key = (self.share.ranks, self.share.digest)
+        if torch.compiler.is_compiling() or not (same.is_cpu or long or key not in _agreed):
+            return
+        if not same.all():
+            sizes = sum(x.numel() for x in self.tensors)
+            raise bad(
+                ValueError, "params",
+                f"the ranks {list(self.share.ranks)[:8]} do not pass the same list "
+                f"(rank {dist.get_rank()}: {len(self.tensors)} leaves of {sizes:,} elements)",
+                "Give every rank the same names, shapes, dtypes and placements in the same order, and the same mask",
+            )  # fmt: skip
+        _agreed.add(key)
+
+
+class _AllReduce(torch.autograd.Function):
+    """Sums over the ranks. What depends on the total depends on each rank's part of it, so the cotangent, which is
+    the same on all ranks, goes back as it is; and the derivative of that is a sum over the ranks again."""
+
+    @staticmethod
+    def forward(ctx: Any, local: Tensor, shards: Shards) -> Tensor:
+        ctx.shards = shards
+        return shards.add_up(local)
+
+    @staticmethod
+    def backward(ctx: Any, ct: Tensor) -> Any:
+        return _Spread.apply(ct, ctx.shards), None
+
+
+class _Spread(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, ct: Tensor, shards: Shards) -> Tensor:
+        ctx.shards = shards
+        return ct.clone()
+
+    @staticmethod
+    def backward(ctx: Any, ct: Tensor) -> Any:
+        return _AllReduce.apply(ct, ctx.shards), None
+
+
+def unwrap(
+    leaves: Sequence[Any], anchors: Sequence[Any], paths: Sequence[str]
+) -> tuple[Shards | None, list[Any], list[Any]]:
+    """(how to make the sums global, local leaves, local anchors), from leaves of which some may be DTensors."""
+    for x, a, path in zip(leaves, anchors, paths, strict=False):
+        if _placed(x) != _placed(a):
+            raise bad_anchor(path, f"placed as {_placed(a)} beside a leaf placed as {_placed(x)}")
+    if not any(isinstance(x, DTensor) for x in leaves):
+        return None, list(leaves), list(anchors)
+    layouts = tuple(Layout(p, x.shape, x.dtype, *_placed(x)) for p, x in zip(paths, leaves, strict=True))
+    share = _share(layouts, dist.get_rank(), dist.get_world_size())
+    group = _group([x.device_mesh for x in leaves if isinstance(x, DTensor)], share.ranks)
+    return Shards(list(leaves), share, group), [_local(x) for x in leaves], [_local(a) for a in anchors]
+
+
+def _placed(x: Any) -> tuple[Any, Any]:
+    return (x.device_mesh, x.placements) if isinstance(x, DTensor) else (None, None)
+
+
+def _local(x: Any) -> Any:
+    """The local tensor, of a redistribution under way once it has arrived."""
+    if not isinstance(x, DTensor):
+        return x
+    local = x.to_local(grad_placements=x.placements)
+    if hasattr(local, "wait"):  # AsyncCollectiveTensor; wait() gives its memory, but no gradient
+        return local.clone() if local.requires_grad else local.wait()
+    return local
+
+
+@functools.lru_cache(maxsize=64)
+def _share(layouts: tuple[Layout, ...], rank: int, world: int) -> Share:
+    """Which ranks hold the leaves, and which leaves this rank counts.
+
+    The ranks are those of the mesh that holds all others, or all ranks where none does. The leaf of a smaller mesh
+    lives in several copies, one for each mesh like it in the others' rows; the copy with the first rank counts.
+    """
+    members = {x.mesh: _ranks(x, rank) for x in layouts if x.mesh is not None}
+    ranks = max(members.values(), key=len)
+    if not all(ranks.issuperset(m) for m in members.values()):
+        ranks = frozenset(range(world))
+    first = min(ranks)
+    owned = tuple(rank == first if x.mesh is None else first in members[x.mesh] and _leads(x) for x in layouts)
+    listed = [(x.path, x.shape, x.dtype, x.mesh and x.mesh.shape, x.placements) for x in layouts]
+    word = int.from_bytes(hashlib.blake2b(repr(listed).encode(), digest_size=8).digest(), "little")
+    low = (1 << DIGEST_BITS) - 1
+    return Share(tuple(sorted(ranks)), owned, (word & low, word >> DIGEST_BITS & low))
+
+
+def _ranks(layout: Layout, rank: int) -> frozenset[int]:
+    """The ranks of the leaf's mesh, checked."""
+    assert layout.mesh is not None
+    assert layout.placements is not None
+    if any(p.is_partial() for p in layout.placements):
+        raise bad(
+            ValueError, "params", f"placed as {layout.placements}: |x| of a sum is not the sum of the parts",
+            "Call redistribute() on it first, to Replicate() or Shard(dim)", path=layout.path,
+        )  # fmt: skip
+    ranks = frozenset(layout.mesh.mesh.flatten().tolist())
+    if rank not in ranks:
+        raise bad(
+            ValueError, "params", f"its mesh has the ranks {sorted(ranks)[:8]}, and this is rank {rank}",
+            "Give each rank the leaves of meshes that it is part of", path=layout.path,
+        )  # fmt: skip
+    return ranks
+
+
+def _leads(layout: Layout) -> bool:
+    """True on one of the ranks that hold the same elements: the first along every dimension that repeats them."""
+    assert layout.mesh is not None
+    assert layout.placements is not None
+    coordinate = layout.mesh.get_coordinate()
+    assert coordinate is not None
+    return all(c == 0 for c, p in zip(coordinate, layout.placements, strict=True) if p.is_replicate())
+
+
+def _group(meshes: Sequence[DeviceMesh], ranks: tuple[int, ...]) -> dist.ProcessGroup | None:
+    if len(ranks) == dist.get_world_size():
+        return dist.group.WORLD
+    for mesh in meshes:
+        if mesh.ndim == 1 and mesh.size() == len(ranks):
+            return mesh.get_group()
+    return _new_group(dist.group.WORLD, ranks)
+
+
+@functools.lru_cache(maxsize=64)
+def _new_group(world: dist.ProcessGroup | None, ranks: tuple[int, ...]) -> dist.ProcessGroup:
+    """A group over a mesh of several dimensions that is not the whole world: made at its first call."""
+    return dist.new_group(list(ranks), use_local_synchronization=True)
+
+
+@functools.lru_cache(maxsize=64)
+def _column(owned: tuple[bool, ...], device: torch.device) -> Tensor:
+    return torch.tensor(owned, device=device)[:, None]
+
+
+@functools.lru_cache(maxsize=64)
+def _moments(digest: tuple[int, int], world: int, device: torch.device) -> Tensor:
+    """[d, d²] of both words, times `world`. The sums over ranks are world·d and world·d² for a rank's own d only if
+    every rank has it: where the mean is d, the mean of the squares is more than d² unless all are equal."""
+    return torch.tensor([[world * d, world * d * d] for d in digest], dtype=torch.float64, device=device)
