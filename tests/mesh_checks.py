@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,7 +22,6 @@ from fused_penalty import _torch_mesh
 from fused_penalty.torch import penalty, penalty_and_grad, sums
 
 L1, L2 = 0.01, 0.003
-BOTH: list[Placement] = [Shard(0), Shard(1)]
 
 
 def leaf(shape: Sequence[int], dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
@@ -145,7 +146,7 @@ def stages_on_meshes_of_their_own(rank: int, world: int) -> None:
     full = leaf((5, 3), seed=rank // half)
     for mesh, placements in ((stages["tp"], [Shard(0)]), (stages["dp", "tp"], [Replicate(), Shard(0)])):
         local = distribute_tensor(full, mesh, placements)
-        value = counted(lambda x=local: penalty({f"stage{rank // half}": x}, L1, L2), 1)
+        value = counted(functools.partial(penalty, {f"stage{rank // half}": local}, L1, L2), 1)
         np.testing.assert_allclose(float(value), oracle.penalty([array(full)], [L1], [L2]), rtol=1e-6)
 
 
@@ -153,9 +154,9 @@ def more_leaves_than_one_message(rank: int, world: int) -> None:
     """The first all-reduce has one size for all lists; what does not fit goes with a second."""
     mesh = line(world)
     for n, collectives in ((_torch_mesh.HEAD - 2, 1), (_torch_mesh.HEAD - 1, 2)):
-        full = leaf((n,)).abs()
-        found = counted(lambda xs=[spread(x, mesh, [Replicate()]) for x in full]: sums(xs), collectives)
-        np.testing.assert_array_equal(found.abs.detach().numpy(), full.numpy())
+        some = [distribute_tensor(torch.full((3,), float(i)), mesh, [Shard(0)]) for i in range(7)]
+        found = counted(functools.partial(sums, [some[i % 7] for i in range(n)]), collectives)
+        assert found.abs.tolist() == [3.0 * (i % 7) for i in range(n)]
 
 
 def infinite_values_of_a_replica(rank: int, world: int) -> None:
@@ -234,6 +235,18 @@ def masks_frozen_leaves_and_names(rank: int, world: int) -> None:
     np.testing.assert_allclose(value.item(), expected, rtol=1e-6)
     assert isinstance(grads["a"], DTensor)
     assert (grads["b"], grads["c"]) == (None, None)
+
+
+def under_compile(rank: int, world: int) -> None:
+    """With a break in the graph where the DTensors are taken apart."""
+    x = spread(leaf((5, 3)), line(world), [Shard(0)])
+    expected = penalty([x], L1, L2)
+    with warnings.catch_warnings():  # torch's compiler looks at .grad of everything that goes over the break
+        warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")
+        value = torch.compile(lambda: 2 * penalty([x], L1, L2), backend="aot_eager")()
+    assert value.item() == 2 * expected.item()
+    value.backward()
+    torch.testing.assert_close(whole(x.grad), 2 * penalty_and_grad([leaf((5, 3))], L1, L2)[1][0], rtol=0, atol=0)
 
 
 # Bad input

@@ -1,7 +1,7 @@
 """Many checks in one start of several processes, which talk over the loopback through gloo.
 
-A check is a function of a module of checks, called on every rank. All ranks wait for each other after each; after the
-first that fails none is run, since the ranks may then be at different collectives.
+A check is a function `module.name` of (rank, world), called on every rank. All ranks wait for each other after each;
+after the first that fails none is run, since the ranks may then be at different collectives.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ SECONDS = 60  # for the start, and for each collective
 OK = "ok"
 
 
-def run(module: str, names: list[str], world: int, limit: float = 240) -> dict[str, str]:
+def run(names: list[str], world: int, limit: float = 240) -> dict[str, str]:
     """The outcome of each check: `ok`, or what went wrong on which rank. No process outlives the call."""
     with tempfile.TemporaryDirectory() as folder:
-        args = (module, names, world, folder)
+        args = (names, world, folder)
         ranks: Any = mp.start_processes(_rank, args, nprocs=world, join=False, daemon=True, start_method="spawn")
         end = time.monotonic() + limit
         try:
@@ -47,19 +47,21 @@ def _outcome(folder: Path, name: str, world: int) -> str:
     return OK if found == [OK] * world else "\n".join(f"rank {r}: {t}" for r, t in enumerate(found) if t != OK)
 
 
-def _rank(rank: int, module: str, names: list[str], world: int, folder: str) -> None:
+def _rank(rank: int, names: list[str], world: int, folder: str) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
     wait = datetime.timedelta(seconds=SECONDS)
     store = dist.FileStore(f"{folder}/store", world)
     store.set_timeout(wait)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=wait)
-    checks = importlib.import_module(module)
+    for module in {name.split(".")[0] for name in names}:
+        importlib.import_module(module)  # torch's own warnings at import are not ours
     warnings.simplefilter("error")
     for name in names:
         outcome = OK
+        module, function = name.split(".")
         try:
-            getattr(checks, name)(rank, world)
+            getattr(importlib.import_module(module), function)(rank, world)
         except Exception:
             outcome = traceback.format_exc()
         Path(folder, f"{name}.{rank}").write_text(outcome)

@@ -29,6 +29,9 @@ from ._errors import bad, bad_anchor
 HEAD = 2048  # rows of the first all-reduce, the digest's two included: 32 KB, which cost little more than its latency
 DIGEST_BITS = 18  # world · digest² stays an exact float64 up to 2^17 ranks
 
+# torch.compile makes a break in the graph here: meshes are Python objects, and the digest is looked at.
+_opaque = torch.compiler.disable(reason="fused_penalty: DTensors are taken apart outside the graph")
+
 _agreed: set[Any] = set()  # (ranks, digest) of the lists whose comparison this process has read
 
 
@@ -58,6 +61,7 @@ class Shards:
     share: Share
     group: dist.ProcessGroup | None
 
+    @_opaque
     def wrap(self, i: int, local: Tensor) -> Tensor:
         """The local gradient of leaf i as a DTensor placed as the leaf."""
         x = self.tensors[i]
@@ -66,6 +70,7 @@ class Shards:
         place: dict[str, Any] = {"run_check": False, "shape": x.shape, "stride": x.stride()}
         return DTensor.from_local(local, x.device_mesh, x.placements, **place)
 
+    @_opaque
     def all_reduce(self, local: Tensor) -> Tensor:
         """The sums (n, 2) over all ranks, the same bits on each. Differentiable."""
         return _AllReduce.apply(local, self)
@@ -91,7 +96,7 @@ class Shards:
         """Raises where the ranks' lists differ. On a GPU that makes the host wait, so it is done once for a list;
         a difference that comes later makes the sums NaN."""
         key = (self.share.ranks, self.share.digest)
-        if torch.compiler.is_compiling() or not (same.is_cpu or long or key not in _agreed):
+        if not (same.is_cpu or long or key not in _agreed):
             return
         if not same.all():
             sizes = sum(x.numel() for x in self.tensors)
@@ -129,6 +134,7 @@ class _Spread(torch.autograd.Function):
         return _AllReduce.apply(ct, ctx.shards), None
 
 
+@_opaque
 def unwrap(
     leaves: Sequence[Any], anchors: Sequence[Any], paths: Sequence[str]
 ) -> tuple[Shards | None, list[Any], list[Any]]:

@@ -171,7 +171,7 @@ def select(params: Params, l1: Any, l2: Any, mask: Any, anchor: Any) -> Selectio
     shards = None
     if survey is None:
         shards, leaves, anchors = _unwrap(leaves, anchors, found, index)
-        survey = _look(leaves)
+        survey = _look(leaves, found, index)
     dtype, by_device = survey
     return Selection(found, index, leaves, anchors, group(len(leaves), *strengths), dtype, by_device, shards)
 
@@ -206,10 +206,17 @@ def _read(leaves: list[Any]) -> Survey | None:
     return torch.float64 if read.has_float64 else torch.float32, [list(range(len(leaves)))]
 
 
-def _look(leaves: list[Tensor]) -> Survey:
+def _look(leaves: list[Tensor], found: Leaves, index: Sequence[int]) -> Survey:
     groups: dict[torch.device, list[int]] = {}
+    eager = is_plain()
     for i, t in enumerate(leaves):
         groups.setdefault(t.device, []).append(i)
+        if eager and t.numel() and not t.data_ptr():
+            raise bad(
+                TypeError, "params", "its memory has been freed, as FSDP does with what it gathered for a forward pass",
+                "Give the parameters that the module has now: the module itself, or list(model.parameters())",
+                path=found.names()[index[i]],
+            )  # fmt: skip
     wide = any(t.dtype == torch.float64 for t in leaves)
     return torch.float64 if wide else torch.float32, list(groups.values())
 
