@@ -283,8 +283,8 @@ def ranks_that_pass_different_lists(rank: int, world: int) -> None:
         "names in another order": {"a": a, "b": b} if first else {"b": b, "a": a},
         "shapes": [placed((4,))] if first else [placed((2, 2))],
         "dtypes": [a.half()] if first else [a],
-        "placements": [placed((2, 2), Replicate())] if first else [placed((2, 2))],
-        "kinds": [a, leaf((2, 2))] if first else [a, b],
+        "placements": [placed((4, 4 // world), Shard(1))] if first else [placed((4 // world, 4))],
+        "kinds": [a, leaf((2 * world, 2))] if first else [a, b],
     }
     for params in lists.values():
         for verb in (penalty, penalty_and_grad):
