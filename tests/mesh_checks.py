@@ -6,6 +6,7 @@ import functools
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -293,3 +294,18 @@ def ranks_that_pass_different_lists(rank: int, world: int) -> None:
         with pytest.raises(ValueError, match="do not pass the same list"):
             sums([a, b], mask=[True, first])
     holds({"a": spread(leaf((5, 3)), mesh, [Shard(0)])}, world)
+
+
+def ranks_that_change_their_list_where_a_look_costs_a_wait(rank: int, world: int) -> None:
+    """As on a GPU: a list is compared on the host at its first call. Whoever keeps an old one while others change
+    theirs gets NaN."""
+    mesh = line(world)
+    a, b = (DTensor.from_local(leaf((2, n)), mesh, [Shard(0)]) for n in (3, 4))
+    with mock.patch.object(_torch_mesh, "_is_free_to_read", lambda _: False):
+        for _ in range(2):
+            np.testing.assert_allclose(penalty([a], 1.0).item(), world * leaf((2, 3)).abs().sum().item(), rtol=1e-6)
+        if rank == 0:
+            assert penalty([a], 1.0).isnan()
+        else:
+            with pytest.raises(ValueError, match="do not pass the same list"):
+                penalty([b], 1.0)

@@ -77,28 +77,26 @@ class Shards:
 
     def add_up(self, local: Tensor) -> Tensor:
         # A product with 0 would make the infinite sums of a replica NaN.
-        rows = torch.where(_column(self.share.owned, local.device), local, 0.0)
-        head = local.new_zeros(HEAD, 2)
-        fits = min(len(rows), HEAD - 2)
-        head[:fits] = rows[:fits]
-        head[-2:] = _moments(self.share.digest, 1, local.device)
+        own = torch.where(_column(self.share.owned, local.device), local, 0.0)
+        fits, long = min(len(own), HEAD - 2), len(own) > HEAD - 2
+        padding = _zeros(HEAD - 2 - fits, local.device)
+        head = torch.cat([own[:fits], padding, _moments(self.share.digest, 1, local.device)])
         dist.all_reduce(head, group=self.group)
         same = head[-2:] == _moments(self.share.digest, len(self.share.ranks), local.device)
-        self._compare(same, long=len(rows) > fits)
-        total = torch.where(same.all(), head[:fits], torch.nan)
-        if len(rows) == fits:
+        total = self._checked(head[:fits], same.all(), long)
+        if not long:
             return total
-        rest = rows[fits:].contiguous()
+        rest = own[fits:].contiguous()
         dist.all_reduce(rest, group=self.group)
         return torch.cat([total, rest])
 
-    def _compare(self, same: Tensor, long: bool) -> None:
+    def _checked(self, total: Tensor, same: Tensor, long: bool) -> Tensor:
         """Raises where the ranks' lists differ. On a GPU that makes the host wait, so it is done once for a list;
         a difference that comes later makes the sums NaN."""
         key = (self.share.ranks, self.share.digest)
-        if not (same.is_cpu or long or key not in _agreed):
-            return
-        if not same.all():
+        if not (_is_free_to_read(same) or long or key not in _agreed):
+            return torch.where(same, total, torch.nan)
+        if not same:
             sizes = sum(x.numel() for x in self.tensors)
             raise bad(
                 ValueError, "params",
@@ -107,6 +105,7 @@ class Shards:
                 "Give every rank the same names, shapes, dtypes and placements in the same order, and the same mask",
             )  # fmt: skip
         _agreed.add(key)
+        return total
 
 
 class _AllReduce(torch.autograd.Function):
@@ -148,6 +147,10 @@ def unwrap(
     share = _share(layouts, dist.get_rank(), dist.get_world_size())
     group = _group([x.device_mesh for x in leaves if isinstance(x, DTensor)], share.ranks)
     return Shards(list(leaves), share, group), [_local(x) for x in leaves], [_local(a) for a in anchors]
+
+
+def _is_free_to_read(x: Tensor) -> bool:
+    return x.is_cpu
 
 
 def _placed(x: Any) -> tuple[Any, Any]:
@@ -228,6 +231,11 @@ def _new_group(world: dist.ProcessGroup | None, ranks: tuple[int, ...]) -> dist.
 @functools.lru_cache(maxsize=64)
 def _column(owned: tuple[bool, ...], device: torch.device) -> Tensor:
     return torch.tensor(owned, device=device)[:, None]
+
+
+@functools.lru_cache(maxsize=64)
+def _zeros(rows: int, device: torch.device) -> Tensor:
+    return torch.zeros(rows, 2, dtype=torch.float64, device=device)
 
 
 @functools.lru_cache(maxsize=64)
