@@ -48,13 +48,12 @@ inline Arrays read_leaves(ffi::RemainingArgs args, bool anchored) {
   return arrays;
 }
 
-inline ffi::Error read_gradients(ffi::RemainingRets gradients, Arrays& arrays) {
-  if (gradients.size() != arrays.layouts.size())
-    return ffi::Error::InvalidArgument("fused_penalty: one gradient a leaf");
-  for (size_t i = 0; i < gradients.size(); ++i) {
-    auto out = *gradients.get<ffi::AnyBuffer>(i);
+inline ffi::Error read_outputs(ffi::RemainingRets outputs, Arrays& arrays) {
+  if (outputs.size() != arrays.layouts.size()) return ffi::Error::InvalidArgument("fused_penalty: one output a leaf");
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    auto out = *outputs.get<ffi::AnyBuffer>(i);
     if (layout(*out) != arrays.layouts[i])
-      return ffi::Error::InvalidArgument("fused_penalty: gradient " + std::to_string(i) + " is not like its leaf");
+      return ffi::Error::InvalidArgument("fused_penalty: output " + std::to_string(i) + " is not like its leaf");
     arrays.out.push_back(out->untyped_data());
   }
   return ffi::Error::Success();

@@ -16,9 +16,10 @@ namespace {
 
 using Table = py::array_t<uint32_t, py::array::c_style>;
 
-// strengths: (slots, 2) float64 at this address, or 0; sums: the same, written.
-void launch(Op op, const Table& table, const Tensors& x, const Tensors* anchor, const Tensors* out, uintptr_t strengths,
-            uintptr_t sums, int64_t slots, int threads, cpu::Isa isa) {
+// strengths: (slots, 2) float64 at this address, or 0; totals: (slots, columns(op)) float64, written.
+void launch(int op_code, const Table& table, const Tensors& x, const Tensors* anchor, const Tensors* out,
+            uintptr_t strengths, uintptr_t totals, int64_t slots, int threads, cpu::Isa isa) {
+  const auto op = static_cast<Op>(op_code);
   const auto* chunks = reinterpret_cast<const Chunk*>(table.data());
   const auto count = static_cast<int64_t>(table.size() * sizeof(uint32_t) / sizeof(Chunk));
   const auto leaves = static_cast<int64_t>(x.layout.size());
@@ -34,7 +35,7 @@ void launch(Op op, const Table& table, const Tensors& x, const Tensors* anchor, 
   cpu::CallThreads helpers(threads);
   cpu::launch({op, chunks, count, x.addresses.data(), anchor ? anchor->addresses.data() : nullptr,
                out ? writable.data() : nullptr, reinterpret_cast<const double*>(strengths),
-               reinterpret_cast<Sums*>(sums), slots},
+               reinterpret_cast<double*>(totals), slots},
               helpers, isa);
 }
 
@@ -46,7 +47,6 @@ py::capsule target(F* handler) {
 }  // namespace
 
 PYBIND11_MODULE(_cpu, m) {
-  py::enum_<Op>(m, "Op").value("sums", Op::kSums).value("gradient", Op::kGradient);
   py::enum_<cpu::Isa>(m, "Isa")
       .value("portable", cpu::Isa::kPortable)
       .value("avx2", cpu::Isa::kAvx2)
@@ -73,17 +73,21 @@ PYBIND11_MODULE(_cpu, m) {
                                  return dtype_of_layout(word) == DType::kFloat64;
                                });
                              })
+      .def("shared", &Tensors::shared, py::arg("others"))
       .def_readonly("devices", &Tensors::devices)
-      .def_readonly("irregular", &Tensors::irregular);
+      .def_readonly("irregular", &Tensors::irregular)
+      .def_readonly("permuted", &Tensors::permuted);
 
   m.def("launch", &launch, py::arg("op"), py::arg("table"), py::arg("x"), py::arg("anchor").none(true),
-        py::arg("out").none(true), py::arg("strengths"), py::arg("sums"), py::arg("slots"), py::arg("threads"),
+        py::arg("out").none(true), py::arg("strengths"), py::arg("totals"), py::arg("slots"), py::arg("threads"),
         py::arg("isa") = cpu::best_isa());
 
   m.def("ffi_targets", [] {
     py::dict targets;
     targets["fused_penalty_sums"] = target(FusedPenaltySumsCpu);
     targets["fused_penalty_gradient"] = target(FusedPenaltyGradientCpu);
+    targets["fused_penalty_prox"] = target(FusedPenaltyProxCpu);
+    targets["fused_penalty_stats"] = target(FusedPenaltyStatsCpu);
     return targets;
   });
 }

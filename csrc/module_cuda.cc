@@ -24,13 +24,13 @@ py::object why_not() {
 
 // All addresses but those of the leaves, anchors and outputs lie in `table`, `strengths`, ... on the current device.
 void launch(int op, bool anchored, uintptr_t table, int chunks, const std::vector<uintptr_t>& addresses, int leaves,
-            uintptr_t strengths, uintptr_t scratch, uintptr_t sums, int slots, uintptr_t stream) {
+            uintptr_t strengths, uintptr_t scratch, uintptr_t totals, int slots, uintptr_t stream) {
   std::vector<const void*> at;
   for (uintptr_t a : addresses) at.push_back(reinterpret_cast<const void*>(a));
   const auto status =
       cuda::launch({static_cast<Op>(op), anchored, reinterpret_cast<const Chunk*>(table), chunks, at.data(), leaves,
                     reinterpret_cast<const void*>(strengths), true, reinterpret_cast<void*>(scratch),
-                    reinterpret_cast<void*>(sums), true, slots, nullptr},
+                    reinterpret_cast<void*>(totals), true, slots, nullptr},
                    reinterpret_cast<cudaStream_t>(stream));
   if (status.where) throw std::runtime_error(std::string(status.where) + ": " + cudaGetErrorString(status.error));
 }
@@ -44,14 +44,19 @@ py::capsule target(F* handler) {
 
 PYBIND11_MODULE(_cuda, m) {
   m.def("why_not", &why_not);
-  m.def("scratch_bytes", &cuda::scratch_bytes, py::arg("chunks"), py::arg("addresses"));
+  m.def(
+      "scratch_bytes",
+      [](int op, int chunks, int addresses) { return cuda::scratch_bytes(static_cast<Op>(op), chunks, addresses); },
+      py::arg("op"), py::arg("chunks"), py::arg("addresses"));
   m.def("launch", &launch, py::arg("op"), py::arg("anchored"), py::arg("table"), py::arg("chunks"),
-        py::arg("addresses"), py::arg("leaves"), py::arg("strengths"), py::arg("scratch"), py::arg("sums"),
+        py::arg("addresses"), py::arg("leaves"), py::arg("strengths"), py::arg("scratch"), py::arg("totals"),
         py::arg("slots"), py::arg("stream"));
   m.def("ffi_targets", [] {
     py::dict targets;
     targets["fused_penalty_sums"] = target(FusedPenaltySumsCuda);
     targets["fused_penalty_gradient"] = target(FusedPenaltyGradientCuda);
+    targets["fused_penalty_prox"] = target(FusedPenaltyProxCuda);
+    targets["fused_penalty_stats"] = target(FusedPenaltyStatsCuda);
     return targets;
   });
 }

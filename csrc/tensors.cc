@@ -38,19 +38,28 @@ int64_t element_count(const DLTensor& t) {
   return std::accumulate(t.shape, t.shape + t.ndim, int64_t{1}, std::multiplies<>());
 }
 
-// True where the elements fill their memory without gap or overlap, in whatever order of dimensions.
-bool is_dense(const DLTensor& t) {
+// Bytes from the first to the end of the last element.
+int64_t span_of(const DLTensor& t, int64_t size) {
+  int64_t last = 0;
+  for (int d = 0; d < t.ndim; ++d) last += (t.shape[d] - 1) * t.strides[d];
+  return size ? (last + 1) * (t.dtype.bits / 8) : 0;
+}
+
+bool is_row_major(const DLTensor& t) {
   int64_t expected = 1;
-  bool row_major = true;
-  for (int d = t.ndim - 1; d >= 0 && row_major; --d) {
-    row_major = t.shape[d] == 1 || t.strides[d] == expected;
+  for (int d = t.ndim - 1; d >= 0; --d) {
+    if (t.shape[d] != 1 && t.strides[d] != expected) return false;
     expected *= t.shape[d];
   }
-  if (row_major) return true;
+  return true;
+}
+
+// True where the elements fill their memory without gap or overlap, in whatever order of dimensions.
+bool is_dense(const DLTensor& t) {
   std::vector<int> order(t.ndim);
   std::iota(order.begin(), order.end(), 0);
   std::sort(order.begin(), order.end(), [&](int a, int b) { return t.strides[a] < t.strides[b]; });
-  expected = 1;
+  int64_t expected = 1;
   for (int d : order) {
     if (t.shape[d] == 1) continue;
     if (t.strides[d] != expected) return false;
@@ -65,6 +74,7 @@ Tensors::Tensors(const py::list& list, const Tensors* like) {
   if (like && like->layout.size() != list.size()) throw py::value_error("the lists differ in length");
   addresses.reserve(list.size());
   layout.reserve(list.size());
+  spans_.reserve(list.size());
   PyTypeObject* last_type = nullptr;
   const DLPackExchangeAPI* api = nullptr;
   for (const py::handle item : list) {
@@ -72,6 +82,7 @@ Tensors::Tensors(const py::list& list, const Tensors* like) {
       const size_t i = addresses.size();
       addresses.push_back(nullptr);
       layout.push_back(like->layout[i]);
+      spans_.push_back(0);
       continue;
     }
     if (Py_TYPE(item.ptr()) != last_type) {
@@ -84,12 +95,42 @@ Tensors::Tensors(const py::list& list, const Tensors* like) {
     const int dtype = dtype_of(t.dtype);
     const int64_t size = element_count(t);
     if (dtype < 0 || (size && !t.data)) throw py::type_error("not a tensor that the kernels can read");
-    if (size && !is_dense(t)) irregular.push_back(static_cast<int64_t>(addresses.size()));
+    if (size && !is_row_major(t))
+      (is_dense(t) ? permuted : irregular).push_back(static_cast<int64_t>(addresses.size()));
     const std::pair<int, int> device{t.device.device_type, t.device.device_id};
     if (std::find(devices.begin(), devices.end(), device) == devices.end()) devices.push_back(device);
     addresses.push_back(static_cast<const char*>(t.data) + t.byte_offset);
     layout.push_back(layout_of(size, static_cast<DType>(dtype)));
+    spans_.push_back(span_of(t, size));
   }
+}
+
+std::vector<std::pair<int64_t, int64_t>> Tensors::shared(const Tensors& others) const {
+  struct Span {
+    const char *first, *end;
+    int64_t position;
+    bool ours;
+  };
+  std::vector<Span> all;
+  const auto add = [&](const Tensors& tensors, bool ours) {
+    const auto base = ours ? 0 : static_cast<int64_t>(addresses.size());
+    for (size_t i = 0; i < tensors.addresses.size(); ++i) {
+      const auto* first = static_cast<const char*>(tensors.addresses[i]);
+      if (tensors.spans_[i]) all.push_back({first, first + tensors.spans_[i], base + static_cast<int64_t>(i), ours});
+    }
+  };
+  add(*this, true);
+  add(others, false);
+  std::sort(all.begin(), all.end(), [](const Span& a, const Span& b) { return a.first < b.first; });
+  std::vector<std::pair<int64_t, int64_t>> found;
+  const Span *any = nullptr, *ours = nullptr;  // of those before, the one that ends last
+  for (const Span& span : all) {
+    const Span* before = span.ours ? any : ours;
+    if (before && span.first < before->end) found.emplace_back(before->position, span.position);
+    if (!any || span.end > any->end) any = &span;
+    if (span.ours && (!ours || span.end > ours->end)) ours = &span;
+  }
+  return found;
 }
 
 }  // namespace fused_penalty

@@ -17,6 +17,11 @@ class Tensors {
   // `like`: None in the list then stands for an absent array (address 0) of that tensor's layout.
   Tensors(const pybind11::list& list, const Tensors* like);
 
+  // Tensors that touch the same bytes, in pairs of which at least one is among these here; positions after these are
+  // those of `others`. Empty only if there is no such pair; not a list of all. Exact for dense tensors; two with gaps
+  // may interleave without sharing an element.
+  std::vector<std::pair<int64_t, int64_t>> shared(const Tensors& others) const;
+
   std::vector<const void*> addresses;
   // layout_of each tensor; its bytes are the key under which a plan is cached.
   std::vector<uint64_t> layout;
@@ -24,6 +29,11 @@ class Tensors {
   std::vector<std::pair<int, int>> devices;
   // Tensors with gaps or overlaps in memory: a flat walk over their addresses would be wrong.
   std::vector<int64_t> irregular;
+  // Dense tensors whose elements are not in row-major order.
+  std::vector<int64_t> permuted;
+
+ private:
+  std::vector<int64_t> spans_;  // bytes from the first to the last element
 };
 
 }  // namespace fused_penalty

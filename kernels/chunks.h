@@ -10,11 +10,17 @@ namespace fused_penalty {
 enum class DType : uint32_t { kFloat16, kBFloat16, kFloat32, kFloat64 };
 
 // What is done with each element beside summing |d| and d*d (d = x - anchor). A launcher takes it as a
-// compile-time tag; a new operation is a line here and a branch in the walk.
+// compile-time tag; a new operation is a line here, its formula in elastic_net.h (`written`) and a line in
+// `_plan.Op`.
 enum class Op : uint32_t {
-  kSums,      // nothing
-  kGradient,  // out = a * sign(d) + b * d
+  kSums,         // nothing
+  kGradient,     // out = a * sign(d) + b * d
+  kAddGradient,  // out += a * sign(d) + b * d
+  kProx,         // out = anchor + b * (d - clip(d, a)); out may be x
+  kRegularize,   // out = x - clip(d, a) - b * d; out may be x
+  kStats,        // the largest |d| is found, zeros and non-finite numbers are counted
 };
+constexpr bool writes(Op op) { return op != Op::kSums && op != Op::kStats; }
 
 struct Chunk {
   uint64_t span;
@@ -50,10 +56,21 @@ inline int64_t first_misfit(const Chunk* chunks, int64_t count, const uint64_t* 
   return -1;
 }
 
-// The two sums of a chunk (partial) or of a slot (final).
-struct Sums {
-  double abs;
-  double square;
+// What is found in a chunk (partial) or a slot (final), a double a column.
+enum Column { kAbs, kSquare, kLargest, kZeros, kNonFinite };
+constexpr int columns(Op op) { return op == Op::kStats ? 5 : 2; }
+
+template <int kColumns>
+struct Found {
+  double column[kColumns];
 };
+using Sums = Found<columns(Op::kSums)>;
+using Stats = Found<columns(Op::kStats)>;
+
+// A result in 32 bits a number: columns that count hold uint32, as float32 ends its integers at 2^24.
+constexpr bool is_count(int64_t column) { return column >= kZeros; }
+constexpr uint32_t narrow_count(double count) {
+  return count < 4294967295.0 ? static_cast<uint32_t>(count) : 0xffffffffu;
+}
 
 }  // namespace fused_penalty

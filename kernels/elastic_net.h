@@ -2,11 +2,14 @@
 //
 //   penalty of one element   l1 * |d| + l2 * d * d        d = x, or x - anchor
 //   its derivative           l1 * sign(d) + 2 * l2 * d    sign(+-0) = +-0
+//   its proximal step        anchor + soft(d, step * l1) / (1 + 2 * step * l2)    soft(d, t) = d - clip(d, t)
 //
 // F is float, double or a vector of them (GCC vector extension): only operators are used, so that the
 // CPU's vector code and a GPU thread share these lines. The functions are static: the translation
 // units of the CPU kernels are compiled for different instruction sets and must not share their bodies.
 #pragma once
+
+#include "chunks.h"
 
 namespace fused_penalty {
 
@@ -29,5 +32,31 @@ static constexpr F subgradient(F d, S a, S b, bool has_l1, bool has_l2) {
   const F second = has_l2 ? b * d : F{};
   return first + second;
 }
+
+// d limited to [-t, t]. d - clip(d, t) is the soft threshold: exactly 0 within the limits, NaN for NaN.
+template <class F, class S>
+static constexpr F clip(F d, S t) {
+  const F high = F{} + t;
+  return d > high ? high : (d < -high ? -high : d);
+}
+
+// What the operation writes for one element: `old` is the value of `out` before, `origin` the anchor or 0.
+template <Op kOp, class F, class S>
+static constexpr F written(F x, F origin, F old, S a, S b, bool has_l1, bool has_l2) {
+  const F d = x - origin;
+  if constexpr (kOp == Op::kGradient) return subgradient(d, a, b, has_l1, has_l2);
+  if constexpr (kOp == Op::kAddGradient) return old + subgradient(d, a, b, has_l1, has_l2);
+  if constexpr (kOp == Op::kProx) return origin + b * (d - clip(d, a));
+  return x - clip(d, a) - (has_l2 ? b * d : F{});
+}
+
+// The larger magnitude; a NaN stays.
+template <class F>
+static constexpr F larger(F known, F candidate) {
+  return (candidate > known) | (candidate != candidate) ? candidate : known;
+}
+
+// How two parts of a column make one.
+static constexpr double merged(int column, double a, double b) { return column == kLargest ? larger(a, b) : a + b; }
 
 }  // namespace fused_penalty

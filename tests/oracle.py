@@ -55,3 +55,25 @@ def gradient(leaf: np.ndarray, l1: float, l2: float, anchor: np.ndarray | None =
         with np.errstate(over="ignore"):
             found = found + 2 * l2 * d
     return found
+
+
+def prox(leaf: np.ndarray, l1: float, l2: float, step: float = 1.0, anchor: np.ndarray | None = None) -> np.ndarray:
+    """argmin_y l1‖y‖₁ + l2‖y‖₂² + ‖y - x‖²/(2·step), of d = x - anchor, back at the anchor; in float64."""
+    d = displacement(leaf, anchor)
+    with np.errstate(invalid="ignore"):
+        soft = np.where(np.isnan(d), d, np.sign(d) * np.maximum(np.abs(d) - step * l1, 0))
+    return (0 if anchor is None else anchor.astype(np.float64)) + soft / (1 + 2 * step * l2)
+
+
+def regularized(leaf: np.ndarray, l1: float, l2: float, anchor: np.ndarray | None = None) -> np.ndarray:
+    """x - clip(d, -l1, l1) - l2·d, in float64."""
+    d = displacement(leaf, anchor)
+    shrunk = leaf.astype(np.float64) - np.clip(d, -l1, l1)
+    return shrunk - l2 * d if l2 != 0 else shrunk
+
+
+def stats(leaf: np.ndarray, anchor: np.ndarray | None = None) -> tuple[float, float, float, int, int]:
+    """Σ|d|, Σd², max|d|, zeros, non-finite."""
+    d = displacement(leaf, anchor)
+    largest = float(np.max(np.abs(d))) if d.size else 0.0
+    return *sums(leaf, anchor), largest, int(np.sum(d == 0)), int(np.sum(~np.isfinite(d)))

@@ -15,7 +15,7 @@ from fresh import run_fresh
 torch = pytest.importorskip("torch", reason="the native launcher is driven through torch tensors here")
 _cpu = pytest.importorskip("fused_penalty._cpu", reason="the native module was not built", exc_type=ImportError)
 
-from fused_penalty._plan import BOTH, plan_of_layout
+from fused_penalty._plan import BOTH, Op, plan_of_layout
 from fused_penalty.torch import penalty_and_grad, sums
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -29,7 +29,7 @@ def launch(xs: list[Any], *, threads: int = 1, isa: Any = None, gradient: bool =
     outs = [torch.empty_like(x) for x in xs]
     strengths = torch.tensor([[0.3, 0.7]], dtype=torch.float64).repeat(len(xs), 1)
     _cpu.launch(
-        _cpu.Op.gradient if gradient else _cpu.Op.sums,
+        Op.GRADIENT if gradient else Op.SUMS,
         plan.table if table is None else table,
         read,
         None,
@@ -86,7 +86,7 @@ def test_conversion_of_every_half() -> None:
         plan = plan_of_layout(read.layout, 2)  # only b * x, with b = 1
         strengths, total = torch.tensor([[0.0, 1.0]], dtype=torch.float64), torch.empty(1, 2, dtype=torch.float64)
         arguments = (strengths.data_ptr(), total.data_ptr(), 1, 1, isa)
-        _cpu.launch(_cpu.Op.gradient, plan.table, read, None, _cpu.Tensors([out]), *arguments)
+        _cpu.launch(Op.GRADIENT, plan.table, read, None, _cpu.Tensors([out]), *arguments)
         torch.testing.assert_close(out, finite, rtol=0, atol=0)
         assert float(total[0, 0]) == float(finite.double().abs().sum())
 

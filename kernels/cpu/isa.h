@@ -14,8 +14,9 @@ struct ChunkArrays {
   void* out;
 };
 
-// The sums of one chunk. `strengths`: a and b of elastic_net.h's subgradient, null if nothing is written.
-using WalkChunk = Sums (*)(const Chunk&, ChunkArrays, const double* strengths);
+// What is found in one chunk; beyond the sums only for Op::kStats. `strengths`: a and b of elastic_net.h, null if
+// nothing is written.
+using WalkChunk = Stats (*)(const Chunk&, ChunkArrays, const double* strengths);
 
 WalkChunk portable_walk(Op, bool anchored);
 WalkChunk avx2_walk(Op, bool anchored);

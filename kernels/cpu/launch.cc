@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "../elastic_net.h"
+
 namespace fused_penalty::cpu {
 
 namespace {
@@ -11,8 +13,9 @@ constexpr int64_t kElementsPerThread = 512 * 1024;  // below this a helper costs
 
 void launch(const Launch& call, Helpers& pool, Isa isa) {
   const bool anchored = call.anchor != nullptr;
-  const WalkChunk write = walk_for(isa, call.op, anchored), read = walk_for(isa, Op::kSums, anchored);
-  std::vector<Sums> partials(call.chunk_count);
+  const WalkChunk write = walk_for(isa, call.op, anchored);
+  const WalkChunk read = writes(call.op) ? walk_for(isa, Op::kSums, anchored) : write;
+  std::vector<Stats> partials(call.chunk_count);
   const auto body = [&](int64_t i) {
     const Chunk& chunk = call.chunks[i];
     const ChunkArrays arrays{call.x[chunk.leaf], anchored ? call.anchor[chunk.leaf] : nullptr,
@@ -30,11 +33,11 @@ void launch(const Launch& call, Helpers& pool, Isa isa) {
     for (int64_t i = 0; i < call.chunk_count; ++i) body(i);
   }
 
-  std::fill_n(call.sums, call.slot_count, Sums{0, 0});
+  const int width = columns(call.op);
+  std::fill_n(call.totals, call.slot_count * width, 0);
   for (int64_t i = 0; i < call.chunk_count; ++i) {
-    Sums& slot = call.sums[call.chunks[i].slot()];
-    slot.abs += partials[i].abs;
-    slot.square += partials[i].square;
+    double* slot = call.totals + call.chunks[i].slot() * width;
+    for (int c = 0; c < width; ++c) slot[c] = merged(c, slot[c], partials[i].column[c]);
   }
 }
 

@@ -16,13 +16,13 @@ struct Launch {
   int64_t chunk_count;
   const void* const* x;       // one address a leaf
   const void* const* anchor;  // the same, or null
-  void* const* out;           // the same, or null for Op::kSums; a null address: that leaf is only read
-  const double* strengths;    // (slots, 2): a and b of the subgradient, or null for Op::kSums
-  Sums* sums;                 // (slots): written
+  void* const* out;           // the same, or null if nothing is written; a null address: that leaf is only read
+  const double* strengths;    // (slots, 2): a and b of elastic_net.h, or null if nothing is written
+  double* totals;             // (slots, columns(op)), written: Sums or Stats
   int64_t slot_count;
 };
 
-// The partial sums of chunks are added to their slots in the order of the table, whichever thread
+// The partial results of chunks are added to their slots in the order of the table, whichever thread
 // made them.
 void launch(const Launch&, Helpers&, Isa isa = best_isa());
 

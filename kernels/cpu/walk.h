@@ -1,4 +1,4 @@
-// One chunk, one pass: the sums of |d| and d*d, and what the operation writes. Included by one
+// One chunk, one pass: the sums of |d| and d*d, what the operation counts, and what it writes. Included by one
 // translation unit per instruction set.
 //
 // Each of the kLanes accumulators takes kRun additions in the compute type, then the block's lanes are
@@ -30,8 +30,15 @@ struct Cursor {
   void advance(int64_t n) {  // arithmetic on an absent (null) array would be undefined
     x += n;
     if constexpr (kAnchored) anchor += n;
-    if constexpr (kOp != Op::kSums) out += n;
+    if constexpr (writes(kOp)) out += n;
   }
+};
+
+// One accumulator a lane; those that an operation does not touch cost nothing.
+template <class V, int kRegisters>
+struct Accumulators {
+  using Lanes = std::array<V, kRegisters>;
+  Lanes abs{}, square{}, largest{}, zeros{}, non_finite{};
 };
 
 template <class T, Op kOp, bool kAnchored>
@@ -41,63 +48,85 @@ struct Walk {
   static constexpr int kLanes = 128 / sizeof(Lane);
   static constexpr int kWidth = sizeof(V) / sizeof(Lane);
   static constexpr int kRegisters = kLanes / kWidth;
-  using Accumulators = std::array<V, kRegisters>;
+  using Block = Accumulators<V, kRegisters>;
+  using Lanes = typename Block::Lanes;
   using Totals = std::array<double, kTotals>;
 
   Cursor<T, kOp, kAnchored> at;
   Lane a, b;
   bool has_l1, has_l2;
-  Totals abs{}, square{};
+  Totals abs{}, square{}, zeros{}, non_finite{};
+  double largest = 0;
 
   // One row of kLanes elements.
-  inline void row(Accumulators& abs_lanes, Accumulators& square_lanes) {
+  inline void row(Block& block) {
 #pragma GCC unroll 8
     for (int k = 0; k < kRegisters; ++k) {
-      V d = load(at.x + k * kWidth);
-      if constexpr (kAnchored) d -= load(at.anchor + k * kWidth);
-      abs_lanes[k] += magnitude(d);
-      square_lanes[k] += d * d;
-      if constexpr (kOp == Op::kGradient) store(at.out + k * kWidth, subgradient(d, a, b, has_l1, has_l2));
+      const V x = load(at.x + k * kWidth);
+      V origin{}, old{};
+      if constexpr (kAnchored) origin = load(at.anchor + k * kWidth);
+      const V d = x - origin;
+      block.abs[k] += magnitude(d);
+      block.square[k] += d * d;
+      if constexpr (kOp == Op::kStats) {
+        const V one = V{} + 1;
+        block.largest[k] = larger(block.largest[k], magnitude(d));
+        block.zeros[k] += d == 0 ? one : V{};
+        block.non_finite[k] += d - d == 0 ? V{} : one;
+      }
+      if constexpr (kOp == Op::kAddGradient) old = load(at.out + k * kWidth);
+      if constexpr (writes(kOp)) store(at.out + k * kWidth, written<kOp>(x, origin, old, a, b, has_l1, has_l2));
     }
     at.advance(kLanes);
   }
 
   inline void rows(int count) {
-    Accumulators abs_lanes{}, square_lanes{};
-    for (int i = 0; i < count; ++i) row(abs_lanes, square_lanes);
-    add(abs_lanes, abs);
-    add(square_lanes, square);
+    Block block;
+    for (int i = 0; i < count; ++i) row(block);
+    add(block.abs, abs);
+    add(block.square, square);
+    if constexpr (kOp == Op::kStats) {
+      add(block.zeros, zeros);
+      add(block.non_finite, non_finite);
+      for (int k = 0; k < kRegisters; ++k)
+        for (int j = 0; j < kWidth; ++j) largest = larger(largest, static_cast<double>(block.largest[k][j]));
+    }
   }
 
-  static inline void add(const Accumulators& lanes, Totals& totals) {
+  static inline void add(const Lanes& lanes, Totals& totals) {
     for (int k = 0; k < kRegisters; ++k)
       for (int j = 0; j < kWidth; ++j) totals[(k * kWidth + j) % kTotals] += lanes[k][j];
   }
 
-  // The last, incomplete row is padded with zeros, which add nothing.
+  // The last, incomplete row is padded with zeros, which add nothing but to the count of zeros.
   void edge(int count) {
-    T x[kLanes] = {}, anchor[kLanes] = {}, out[kLanes];
+    T x[kLanes] = {}, anchor[kLanes] = {}, out[kLanes] = {};
     const auto here = at;
     std::memcpy(x, here.x, count * sizeof(T));
     if constexpr (kAnchored) std::memcpy(anchor, here.anchor, count * sizeof(T));
+    if constexpr (kOp == Op::kAddGradient) std::memcpy(out, here.out, count * sizeof(T));
     at = {x, anchor, out};
     rows(1);
-    if constexpr (kOp != Op::kSums) std::memcpy(here.out, out, count * sizeof(T));
+    if constexpr (writes(kOp)) std::memcpy(here.out, out, count * sizeof(T));
+    if constexpr (kOp == Op::kStats) zeros[0] -= kLanes - count;
   }
 
-  Sums run(int64_t n) {
+  static double sum(const Totals& totals) {
+    double sum = 0;
+    for (double v : totals) sum += v;
+    return sum;
+  }
+
+  Stats run(int64_t n) {
     for (; n >= kRun * kLanes; n -= kRun * kLanes) rows(kRun);
     if (n >= kLanes) rows(static_cast<int>(n / kLanes));
     if (n % kLanes) edge(static_cast<int>(n % kLanes));
-    Sums sums{0, 0};
-    for (double v : abs) sums.abs += v;
-    for (double v : square) sums.square += v;
-    return sums;
+    return {{sum(abs), sum(square), largest, sum(zeros), sum(non_finite)}};
   }
 };
 
 template <class T, Op kOp, bool kAnchored>
-Sums walk(const Chunk& chunk, ChunkArrays arrays, const double* strengths) {
+Stats walk(const Chunk& chunk, ChunkArrays arrays, const double* strengths) {
   using W = Walk<T, kOp, kAnchored>;
   using Lane = typename W::Lane;
   W w{{static_cast<const T*>(arrays.x), static_cast<const T*>(arrays.anchor), static_cast<T*>(arrays.out)},
@@ -111,7 +140,7 @@ Sums walk(const Chunk& chunk, ChunkArrays arrays, const double* strengths) {
 
 // The one switch over dtypes in the CPU code.
 template <Op kOp, bool kAnchored>
-Sums walk_any(const Chunk& chunk, ChunkArrays arrays, const double* strengths) {
+Stats walk_any(const Chunk& chunk, ChunkArrays arrays, const double* strengths) {
   switch (chunk.dtype()) {
     case DType::kFloat16:
       return walk<Half, kOp, kAnchored>(chunk, arrays, strengths);
@@ -124,9 +153,27 @@ Sums walk_any(const Chunk& chunk, ChunkArrays arrays, const double* strengths) {
   }
 }
 
+template <Op kOp>
+WalkChunk with_anchor(bool anchored) {
+  return anchored ? walk_any<kOp, true> : walk_any<kOp, false>;
+}
+
+// The one switch over operations.
 inline WalkChunk choose_walk(Op op, bool anchored) {
-  if (op == Op::kGradient) return anchored ? walk_any<Op::kGradient, true> : walk_any<Op::kGradient, false>;
-  return anchored ? walk_any<Op::kSums, true> : walk_any<Op::kSums, false>;
+  switch (op) {
+    case Op::kGradient:
+      return with_anchor<Op::kGradient>(anchored);
+    case Op::kAddGradient:
+      return with_anchor<Op::kAddGradient>(anchored);
+    case Op::kProx:
+      return with_anchor<Op::kProx>(anchored);
+    case Op::kRegularize:
+      return with_anchor<Op::kRegularize>(anchored);
+    case Op::kStats:
+      return with_anchor<Op::kStats>(anchored);
+    default:
+      return with_anchor<Op::kSums>(anchored);
+  }
 }
 
 }  // namespace

@@ -10,7 +10,7 @@ constexpr int kWarps = kThreads / 32;
 
 // Blocks that fit an SM at least: leaves the compiler the registers to have all loads of a group under way (left to
 // itself, nvcc 13 keeps two of four) and none to spill. tests/gpu/artefact.py reads the outcome from the machine code.
-constexpr int blocks_of(Op op) { return op == Op::kSums ? 3 : 2; }
+constexpr int blocks_of(Op op) { return writes(op) ? 2 : 3; }
 
 // Everything of a launch, by value, so that a captured graph can replay it. Only addresses change from call to call;
 // the table is a constant of the plan. Addresses: x of every leaf, then the anchors, then the outputs, as far as the
@@ -18,38 +18,51 @@ constexpr int blocks_of(Op op) { return op == Op::kSums ? 3 : 2; }
 template <int kCapacity>
 struct Arguments {
   const Chunk* chunks;      // sorted by slot
-  const void* strengths;    // (slots, 2): a and b of the subgradient; float64 if wide_strengths, else float32
-  Sums* partials;           // (chunks): scratch
+  const void* strengths;    // (slots, 2): a and b of elastic_net.h; float64 if wide_strengths, else float32
+  double* partials;         // (chunks, columns): scratch
   unsigned* ticket;         // scratch, zero before the first launch
-  void* sums;               // (slots, 2), written; float64 if wide_sums, else float32
+  void* totals;             // (slots, columns), written; float64 if wide_totals, else float32 and uint32 counts
   float* one;               // written 1 (the echo); may be null
   const void* const* more;  // the addresses, if there are more than kCapacity; else null
   int chunk_count, slots, leaves;
-  bool wide_strengths, wide_sums;
+  bool wide_strengths, wide_totals;
   const void* addresses[kCapacity];
 
   __device__ const void* address(int i) const { return more ? more[i] : addresses[i]; }
 };
 
-__device__ inline double add_across_warp(double v) {
+template <int kColumns>
+__device__ void merge(Found<kColumns>& into, const Found<kColumns>& other) {
 #pragma unroll
-  for (int lanes = 16; lanes; lanes /= 2) v += __shfl_xor_sync(0xffffffffu, v, lanes);
-  return v;
+  for (int c = 0; c < kColumns; ++c) into.column[c] = merged(c, into.column[c], other.column[c]);
 }
 
-// Thread 0 gets the sum over the block, the same order every time.
-__device__ inline Sums add_across_block(Sums mine, Sums (&warps)[kWarps]) {
-  mine = {add_across_warp(mine.abs), add_across_warp(mine.square)};
+template <int kColumns>
+__device__ Found<kColumns> merge_across_warp(Found<kColumns> mine) {
+#pragma unroll
+  for (int lanes = 16; lanes; lanes /= 2) {
+    Found<kColumns> other;
+#pragma unroll
+    for (int c = 0; c < kColumns; ++c) other.column[c] = __shfl_xor_sync(0xffffffffu, mine.column[c], lanes);
+    merge(mine, other);
+  }
+  return mine;
+}
+
+// Thread 0 gets the result of the block, the same order every time.
+template <int kColumns>
+__device__ Found<kColumns> merge_across_block(Found<kColumns> mine, Found<kColumns> (&warps)[kWarps]) {
+  mine = merge_across_warp(mine);
   __syncthreads();  // the last use of `warps` is over
   if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = mine;
   __syncthreads();
-  Sums total{0, 0};
+  Found<kColumns> total{};
   if (threadIdx.x == 0)
-    for (int w = 0; w < kWarps; ++w) total = {total.abs + warps[w].abs, total.square + warps[w].square};
+    for (int w = 0; w < kWarps; ++w) merge(total, warps[w]);
   return total;
 }
 
-// a and b of the subgradient for the slot of a chunk.
+// a and b for the slot of a chunk.
 template <class F, class A>
 __device__ void read_strengths(const A& arg, const Chunk& chunk, F& a, F& b) {
   const int row = 2 * static_cast<int>(chunk.slot());
@@ -63,25 +76,25 @@ __device__ void read_strengths(const A& arg, const Chunk& chunk, F& a, F& b) {
 }
 
 template <class T, Op kOp, bool kAnchored, class A>
-__device__ Sums walk(const Chunk& chunk, const A& arg) {
+__device__ Found<columns(kOp)> walk(const Chunk& chunk, const A& arg) {
   const auto leaf = static_cast<int>(chunk.leaf), length = static_cast<int>(chunk.length());
   const auto* x = static_cast<const T*>(arg.address(leaf)) + chunk.offset();
   const T* anchor = nullptr;
   if constexpr (kAnchored) anchor = static_cast<const T*>(arg.address(arg.leaves + leaf)) + chunk.offset();
-  if constexpr (kOp != Op::kSums) {
+  if constexpr (writes(kOp)) {
     if (auto* out = static_cast<T*>(const_cast<void*>(arg.address((kAnchored ? 2 : 1) * arg.leaves + leaf)))) {
       Walk<T, kOp, kAnchored> walk{{x, anchor, out + chunk.offset()}, {}, {}, chunk.has_l1(), chunk.has_l2()};
       read_strengths(arg, chunk, walk.a, walk.b);
       return walk.run(length);
     }
   }
-  Walk<T, Op::kSums, kAnchored> walk{{x, anchor, nullptr}, {}, {}, false, false};
+  Walk<T, writes(kOp) ? Op::kSums : kOp, kAnchored> walk{{x, anchor, nullptr}, {}, {}, false, false};
   return walk.run(length);
 }
 
 // The one switch over dtypes in the CUDA code; a block takes one branch.
 template <Op kOp, bool kAnchored, class A>
-__device__ Sums walk_any(const Chunk& chunk, const A& arg) {
+__device__ Found<columns(kOp)> walk_any(const Chunk& chunk, const A& arg) {
   switch (chunk.dtype()) {
     case DType::kFloat16:
       return walk<__half, kOp, kAnchored>(chunk, arg);
@@ -107,54 +120,57 @@ __device__ inline int first_chunk(const Chunk* chunks, int count, int slot) {
   return low;
 }
 
-template <class A>
-__device__ void write_sums(const A& arg, int slot, Sums total) {
-  if (arg.wide_sums) {
-    static_cast<double*>(arg.sums)[2 * slot] = total.abs;
-    static_cast<double*>(arg.sums)[2 * slot + 1] = total.square;
-  } else {
-    static_cast<float*>(arg.sums)[2 * slot] = static_cast<float>(total.abs);
-    static_cast<float*>(arg.sums)[2 * slot + 1] = static_cast<float>(total.square);
+template <int kColumns, class A>
+__device__ void write_totals(const A& arg, int slot, const Found<kColumns>& total) {
+  for (int c = 0; c < kColumns; ++c) {
+    const int i = kColumns * slot + c;
+    if (arg.wide_totals)
+      static_cast<double*>(arg.totals)[i] = total.column[c];
+    else if (is_count(c))
+      static_cast<uint32_t*>(arg.totals)[i] = narrow_count(total.column[c]);
+    else
+      static_cast<float*>(arg.totals)[i] = static_cast<float>(total.column[c]);
   }
 }
 
 // Partials of one slot by `threads` threads, of which this is number `rank`. Other blocks wrote them: past the L1.
-template <class A>
-__device__ Sums add_partials(const A& arg, int slot, int rank, int threads) {
-  Sums mine{0, 0};
+template <int kColumns, class A>
+__device__ Found<kColumns> merge_partials(const A& arg, int slot, int rank, int threads) {
+  Found<kColumns> mine{};
   const int stop = first_chunk(arg.chunks, arg.chunk_count, slot + 1);
-  for (int c = first_chunk(arg.chunks, arg.chunk_count, slot) + rank; c < stop; c += threads) {
-    mine.abs += __ldcg(&arg.partials[c].abs);
-    mine.square += __ldcg(&arg.partials[c].square);
-  }
+  for (int chunk = first_chunk(arg.chunks, arg.chunk_count, slot) + rank; chunk < stop; chunk += threads)
+#pragma unroll
+    for (int c = 0; c < kColumns; ++c)
+      mine.column[c] = merged(c, mine.column[c], __ldcg(arg.partials + kColumns * chunk + c));
   return mine;
 }
 
 // Few slots have many chunks each: the block takes one slot at a time. Many slots: a warp each.
-template <class A>
-__device__ void finalise(const A& arg, Sums (&warps)[kWarps]) {
+template <int kColumns, class A>
+__device__ void finalise(const A& arg, Found<kColumns> (&warps)[kWarps]) {
+  const int thread = static_cast<int>(threadIdx.x);
   if (arg.slots <= kWarps) {
     for (int slot = 0; slot < arg.slots; ++slot) {
-      const Sums total = add_across_block(add_partials(arg, slot, static_cast<int>(threadIdx.x), kThreads), warps);
-      if (threadIdx.x == 0) write_sums(arg, slot, total);
+      const auto total = merge_across_block(merge_partials<kColumns>(arg, slot, thread, kThreads), warps);
+      if (thread == 0) write_totals(arg, slot, total);
     }
     return;
   }
-  for (int slot = static_cast<int>(threadIdx.x) / 32; slot < arg.slots; slot += kWarps) {
-    const Sums mine = add_partials(arg, slot, static_cast<int>(threadIdx.x) % 32, 32);
-    const Sums total{add_across_warp(mine.abs), add_across_warp(mine.square)};
-    if (threadIdx.x % 32 == 0) write_sums(arg, slot, total);
+  for (int slot = thread / 32; slot < arg.slots; slot += kWarps) {
+    const auto total = merge_across_warp(merge_partials<kColumns>(arg, slot, thread % 32, 32));
+    if (thread % 32 == 0) write_totals(arg, slot, total);
   }
 }
 
 template <Op kOp, bool kAnchored, int kCapacity>
 __global__ void __launch_bounds__(kThreads, blocks_of(kOp))
     penalty_kernel(const __grid_constant__ Arguments<kCapacity> arg) {
-  SMEM(Sums, warps, [kWarps]);
+  constexpr int kColumns = columns(kOp);
+  SMEM(Found<kColumns>, warps, [kWarps]);
   SMEM(bool, is_last, [1]);
   for (int c = static_cast<int>(blockIdx.x); c < arg.chunk_count; c += static_cast<int>(gridDim.x)) {
-    const Sums total = add_across_block(walk_any<kOp, kAnchored>(arg.chunks[c], arg), warps);
-    if (threadIdx.x == 0) arg.partials[c] = total;
+    const auto total = merge_across_block(walk_any<kOp, kAnchored>(arg.chunks[c], arg), warps);
+    if (threadIdx.x == 0) memcpy(arg.partials + kColumns * c, total.column, sizeof total);
   }
   if (threadIdx.x == 0) {
     __threadfence();  // this block's partials before its ticket ...

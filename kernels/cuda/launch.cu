@@ -13,11 +13,11 @@ constexpr int kFew = 480, kMany = 4080;
 static_assert(sizeof(Arguments<kFew>) <= 4096 && sizeof(Arguments<kMany>) <= 32764);
 
 int address_count(const Launch& call) {
-  return call.leaves * (1 + (call.anchored ? 1 : 0) + (call.op == Op::kSums ? 0 : 1));
+  return call.leaves * (1 + (call.anchored ? 1 : 0) + (writes(call.op) ? 1 : 0));
 }
 
 constexpr size_t kTicketBytes = 16;
-size_t partial_bytes(int chunk_count) { return std::max(chunk_count, 1) * sizeof(Sums); }
+size_t partial_bytes(Op op, int chunk_count) { return std::max(chunk_count, 1) * columns(op) * sizeof(double); }
 
 // Blocks that are resident at once, so that each takes its share of chunks in one wave; asked once a device.
 template <class Kernel>
@@ -43,20 +43,20 @@ Status run(const Launch& call, cudaStream_t stream) {
   const int addresses = address_count(call);
   auto* scratch = static_cast<char*>(call.scratch);
   auto* partials = scratch + kTicketBytes;
-  auto* table = reinterpret_cast<const void**>(partials + partial_bytes(call.chunk_count));
+  auto* table = reinterpret_cast<const void**>(partials + partial_bytes(call.op, call.chunk_count));
 
   Arguments<kCapacity> arg{call.chunks,
                            call.strengths,
-                           reinterpret_cast<Sums*>(partials),
+                           reinterpret_cast<double*>(partials),
                            reinterpret_cast<unsigned*>(scratch),
-                           call.sums,
+                           call.totals,
                            call.one,
                            nullptr,
                            call.chunk_count,
                            call.slots,
                            call.leaves,
                            call.wide_strengths,
-                           call.wide_sums,
+                           call.wide_totals,
                            {}};
   if (addresses <= kCapacity) {
     std::copy_n(call.addresses, addresses, arg.addresses);
@@ -79,21 +79,38 @@ Status run(const Launch& call, cudaStream_t stream) {
 }
 
 template <Op kOp, bool kAnchored>
-Status run_any(const Launch& call, cudaStream_t stream) {
+Status run_sized(const Launch& call, cudaStream_t stream) {
   return address_count(call) <= kFew ? run<kOp, kAnchored, kFew>(call, stream)
                                      : run<kOp, kAnchored, kMany>(call, stream);
 }
 
-}  // namespace
-
-size_t scratch_bytes(int chunk_count, int addresses) {
-  return kTicketBytes + partial_bytes(chunk_count) + (addresses > kMany ? addresses * sizeof(void*) : 0);
+template <Op kOp>
+Status run_any(const Launch& call, cudaStream_t stream) {
+  return call.anchored ? run_sized<kOp, true>(call, stream) : run_sized<kOp, false>(call, stream);
 }
 
+}  // namespace
+
+size_t scratch_bytes(Op op, int chunk_count, int addresses) {
+  return kTicketBytes + partial_bytes(op, chunk_count) + (addresses > kMany ? addresses * sizeof(void*) : 0);
+}
+
+// The one switch over operations.
 Status launch(const Launch& call, cudaStream_t stream) {
-  if (call.op == Op::kGradient)
-    return call.anchored ? run_any<Op::kGradient, true>(call, stream) : run_any<Op::kGradient, false>(call, stream);
-  return call.anchored ? run_any<Op::kSums, true>(call, stream) : run_any<Op::kSums, false>(call, stream);
+  switch (call.op) {
+    case Op::kGradient:
+      return run_any<Op::kGradient>(call, stream);
+    case Op::kAddGradient:
+      return run_any<Op::kAddGradient>(call, stream);
+    case Op::kProx:
+      return run_any<Op::kProx>(call, stream);
+    case Op::kRegularize:
+      return run_any<Op::kRegularize>(call, stream);
+    case Op::kStats:
+      return run_any<Op::kStats>(call, stream);
+    default:
+      return run_any<Op::kSums>(call, stream);
+  }
 }
 
 }  // namespace fused_penalty::cuda

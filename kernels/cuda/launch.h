@@ -17,16 +17,16 @@ struct Launch {
   int chunk_count;
   const void* const* addresses;  // on the host: x of each leaf, then the anchors, then the outputs
   int leaves;
-  const void* strengths;  // on the device: (slots, 2), a and b of the subgradient; null for Op::kSums
+  const void* strengths;  // on the device: (slots, 2), a and b of elastic_net.h; null if nothing is written
   bool wide_strengths;    // float64, else float32
   void* scratch;          // on the device: scratch_bytes
-  void* sums;             // on the device: (slots, 2), written
-  bool wide_sums;
+  void* totals;           // on the device: (slots, columns(op)), written
+  bool wide_totals;       // float64, else float32 and uint32 counts
   int slots;
   float* one;  // on the device: written 1; may be null
 };
 
-size_t scratch_bytes(int chunk_count, int addresses);
+size_t scratch_bytes(Op, int chunk_count, int addresses);
 
 // What went wrong, and at which call; `where` is null after success.
 struct Status {

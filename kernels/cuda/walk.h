@@ -1,4 +1,5 @@
-// One chunk, one block, one pass: each thread's share of the sums of |d| and d*d, and what the operation writes.
+// One chunk, one block, one pass: each thread's share of the sums of |d| and d*d and of the counts, and what the
+// operation writes.
 #pragma once
 
 #include "../chunks.h"
@@ -23,61 +24,82 @@ struct Span {
 template <class T, Op kOp, bool kAnchored>
 struct Walk {
   using F = Compute<T>;
+  using Accumulators = F[kPack<T>];
   Span<T> at;
   F a, b;
   bool has_l1, has_l2;
-  Sums sums{0, 0};
+  double abs = 0, square = 0;
+  F largest = 0;
+  int zeros = 0, non_finite = 0;
 
-  __device__ T result(F d) const {
-    T out;
-    narrow(out, subgradient(d, a, b, has_l1, has_l2));
+  // One element: adds it up, and returns what is written.
+  __device__ T element(T x_bits, T anchor_bits, T old_bits, F& abs, F& square) {
+    const F x = widen(x_bits);
+    F origin{}, old{};
+    if constexpr (kAnchored) origin = widen(anchor_bits);
+    const F d = x - origin;
+    abs += magnitude(d);
+    square = fma(d, d, square);  // explicit: the emulator and every architecture round alike
+    if constexpr (kOp == Op::kStats) {
+      largest = larger(largest, magnitude(d));
+      zeros += d == 0;
+      non_finite += !(d - d == 0);
+    }
+    T out{};
+    if constexpr (kOp == Op::kAddGradient) old = widen(old_bits);
+    if constexpr (writes(kOp)) narrow(out, written<kOp>(x, origin, old, a, b, has_l1, has_l2));
     return out;
   }
 
   // Elements [first, last) one by one: the edges, and arrays that no pack of 16 bytes can serve together.
   __device__ void elements(int first, int last) {
     for (int i = first + static_cast<int>(threadIdx.x); i < last; i += kThreads) {
-      F d = widen(at.x[i]);
-      if constexpr (kAnchored) d -= widen(at.anchor[i]);
-      sums.abs += static_cast<double>(magnitude(d));
-      sums.square += static_cast<double>(d * d);
-      if constexpr (kOp == Op::kGradient) at.out[i] = result(d);
+      F one_abs{}, one_square{};
+      T anchor{}, old{};
+      if constexpr (kAnchored) anchor = at.anchor[i];
+      if constexpr (kOp == Op::kAddGradient) old = at.out[i];
+      const T out = element(at.x[i], anchor, old, one_abs, one_square);
+      if constexpr (writes(kOp)) at.out[i] = out;
+      abs += static_cast<double>(one_abs);
+      square += static_cast<double>(one_square);
     }
   }
 
-  // One pack of every array, added to one accumulator an element.
-  __device__ void pack(int element, const uint4& x_bits, const uint4& anchor_bits, F (&abs)[kPack<T>],
-                       F (&square)[kPack<T>]) {
-    T x[kPack<T>], anchor[kPack<T>], out[kPack<T>];
-    unpack(x_bits, x);
-    if constexpr (kAnchored) unpack(anchor_bits, anchor);
+  // The same pack of every array.
+  struct Pack {
+    uint4 x, anchor, old;
+  };
+  __device__ Pack load(int element) const {
+    Pack pack{load_pack(at.x + element), {}, {}};
+    if constexpr (kAnchored) pack.anchor = load_pack(at.anchor + element);
+    if constexpr (kOp == Op::kAddGradient) pack.old = load_pack(at.out + element);
+    return pack;
+  }
+
+  // One pack, added to one accumulator an element.
+  __device__ void pack(int first, const Pack& bits, Accumulators& abs, Accumulators& square) {
+    T x[kPack<T>], anchor[kPack<T>], old[kPack<T>], out[kPack<T>];
+    unpack(bits.x, x);
+    unpack(bits.anchor, anchor);
+    unpack(bits.old, old);
 #pragma unroll
-    for (int k = 0; k < kPack<T>; ++k) {
-      F d = widen(x[k]);
-      if constexpr (kAnchored) d -= widen(anchor[k]);
-      abs[k] += magnitude(d);
-      square[k] = fma(d, d, square[k]);  // explicit: the emulator and every architecture round alike
-      if constexpr (kOp == Op::kGradient) out[k] = result(d);
-    }
-    if constexpr (kOp == Op::kGradient) store_pack(at.out + element, out);
+    for (int k = 0; k < kPack<T>; ++k) out[k] = element(x[k], anchor[k], old[k], abs[k], square[k]);
+    if constexpr (writes(kOp)) store_pack(at.out + first, out);
   }
 
   // `count` groups of kLoads packs from `first`, all loads of a group before its arithmetic.
   __device__ void groups(int first, int count) {
     for (int done = 0; done < count; done += kIterations) {
-      F abs[kPack<T>] = {}, square[kPack<T>] = {};
+      Accumulators abs = {}, square = {};
       const int stop = min(count, done + kIterations);
 #pragma unroll 1
       for (int g = done; g < stop; ++g) {
-        uint4 x[kLoads], anchor[kLoads] = {};
+        Pack packs[kLoads];
         const int base = first + (g * kLoads * kThreads + static_cast<int>(threadIdx.x)) * kPack<T>;
 #pragma unroll
-        for (int j = 0; j < kLoads; ++j) {
-          x[j] = load_pack(at.x + base + j * kThreads * kPack<T>);
-          if constexpr (kAnchored) anchor[j] = load_pack(at.anchor + base + j * kThreads * kPack<T>);
-        }
+        for (int j = 0; j < kLoads; ++j) packs[j] = load(base + j * kThreads * kPack<T>);
 #pragma unroll
-        for (int j = 0; j < kLoads; ++j) pack(base + j * kThreads * kPack<T>, x[j], anchor[j], abs, square);
+        for (int j = 0; j < kLoads; ++j) pack(base + j * kThreads * kPack<T>, packs[j], abs, square);
       }
       add(abs, square);
     }
@@ -85,29 +107,34 @@ struct Walk {
 
   // Single packs up to `last`, fewer than a group.
   __device__ void packs(int first, int last) {
-    F abs[kPack<T>] = {}, square[kPack<T>] = {};
-    for (int i = first + static_cast<int>(threadIdx.x) * kPack<T>; i < last; i += kThreads * kPack<T>) {
-      const uint4 x = load_pack(at.x + i);
-      pack(i, x, kAnchored ? load_pack(at.anchor + i) : uint4{}, abs, square);
-    }
+    Accumulators abs = {}, square = {};
+    for (int i = first + static_cast<int>(threadIdx.x) * kPack<T>; i < last; i += kThreads * kPack<T>)
+      pack(i, load(i), abs, square);
     add(abs, square);
   }
 
-  __device__ void add(const F (&abs)[kPack<T>], const F (&square)[kPack<T>]) {
+  __device__ void add(const Accumulators& some_abs, const Accumulators& some_square) {
 #pragma unroll
     for (int k = 0; k < kPack<T>; ++k) {
-      sums.abs += static_cast<double>(abs[k]);
-      sums.square += static_cast<double>(square[k]);
+      abs += static_cast<double>(some_abs[k]);
+      square += static_cast<double>(some_square[k]);
     }
   }
 
-  __device__ Sums run(int n) {
+  __device__ Found<columns(kOp)> found() const {
+    if constexpr (kOp == Op::kStats)
+      return {{abs, square, static_cast<double>(largest), static_cast<double>(zeros), static_cast<double>(non_finite)}};
+    else
+      return {{abs, square}};
+  }
+
+  __device__ Found<columns(kOp)> run(int n) {
     const int skew = misalignment(at.x);
     const bool together = (!kAnchored || misalignment(at.anchor) == skew) &&
-                          (kOp == Op::kSums || misalignment(at.out) == skew) && skew % sizeof(T) == 0;
+                          (!writes(kOp) || misalignment(at.out) == skew) && skew % sizeof(T) == 0;
     if (!together) {
       elements(0, n);
-      return sums;
+      return found();
     }
     constexpr int kGroup = kLoads * kThreads * kPack<T>;
     const int head = min(n, static_cast<int>((16 - skew) % 16 / sizeof(T)));
@@ -118,7 +145,7 @@ struct Walk {
     groups(head, group_count);
     packs(after_groups, after_packs);
     elements(after_packs, n);
-    return sums;
+    return found();
   }
 };
 

@@ -6,10 +6,6 @@ from typing import Any
 
 import numpy as np
 
-class Op(enum.Enum):
-    sums = 0
-    gradient = 1
-
 class Isa(enum.Enum):
     portable = 0
     avx2 = 1
@@ -29,18 +25,21 @@ class Tensors:
     def devices(self) -> list[tuple[int, int]]: ...
     @property
     def irregular(self) -> list[int]: ...
+    @property
+    def permuted(self) -> list[int]: ...
+    def shared(self, others: Tensors) -> list[tuple[int, int]]: ...
 
 def supported(isa: Isa) -> bool: ...
 def best_isa() -> Isa: ...
 def ffi_targets() -> dict[str, Any]: ...
 def launch(
-    op: Op,
+    op: int,
     table: np.ndarray,
     x: Tensors,
     anchor: Tensors | None,
     out: Tensors | None,
     strengths: int,
-    sums: int,
+    totals: int,
     slots: int,
     threads: int,
     isa: Isa = ...,

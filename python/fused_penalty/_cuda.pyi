@@ -3,7 +3,7 @@
 from typing import Any
 
 def why_not() -> str | None: ...
-def scratch_bytes(chunks: int, addresses: int) -> int: ...
+def scratch_bytes(op: int, chunks: int, addresses: int) -> int: ...
 def ffi_targets() -> dict[str, Any]: ...
 def launch(
     op: int,
@@ -14,7 +14,7 @@ def launch(
     leaves: int,
     strengths: int,
     scratch: int,
-    sums: int,
+    totals: int,
     slots: int,
     stream: int,
 ) -> None: ...

@@ -23,7 +23,7 @@ from ._torch_select import is_plain
 
 @torch.library.custom_op("fused_penalty::sums", mutates_args=())
 def sums_op(xs: list[Tensor], anchors: list[Tensor], backend: str) -> Tensor:
-    return _launcher(backend, xs[0]).launch_sums(xs, anchors)
+    return launcher(backend, xs[0]).launch_sums(xs, anchors)
 
 
 @sums_op.register_fake
@@ -40,7 +40,7 @@ def gradients_op(
     live: list[int],
     backend: str,
 ) -> tuple[Tensor, list[Tensor]]:
-    return _launcher(backend, xs[0]).launch_gradients(xs, anchors, strengths, terms, live)
+    return launcher(backend, xs[0]).launch_gradients(xs, anchors, strengths, terms, live)
 
 
 @gradients_op.register_fake
@@ -55,7 +55,17 @@ def _(
     return strengths.new_empty((len(xs), 2), dtype=torch.float64), [torch.empty_like(xs[i]) for i in live]
 
 
-def _launcher(backend: str, x: Tensor) -> Any:
+@torch.library.custom_op("fused_penalty::stats", mutates_args=())
+def stats_op(xs: list[Tensor], anchors: list[Tensor], backend: str) -> Tensor:
+    return launcher(backend, xs[0]).launch_stats(xs, anchors)
+
+
+@stats_op.register_fake
+def _(xs: list[Tensor], anchors: list[Tensor], backend: str) -> Tensor:
+    return xs[0].new_empty((len(xs), 5), dtype=torch.float64)
+
+
+def launcher(backend: str, x: Tensor) -> Any:
     return _backends.choose("torch", backend or None, x.device.type).launcher()
 
 
@@ -227,8 +237,15 @@ def sums(xs: list[Tensor], anchors: list[Tensor], terms: tuple[int, ...], backen
     """S (n, 2) float64 on the device of the leaves; differentiable."""
     tensors = [*xs, *anchors] if anchors else xs
     if is_plain() and not (torch.is_grad_enabled() and any(map(_requires_grad, tensors))):
-        return _launcher(backend or "", xs[0]).launch_sums(xs, anchors)
+        return launcher(backend or "", xs[0]).launch_sums(xs, anchors)
     return _differentiable_sums(backend or "", terms, bool(anchors), *tensors)
+
+
+def stats(xs: list[Tensor], anchors: list[Tensor], backend: str | None) -> Tensor:
+    """(n, 5) float64: `Op.STATS`; not differentiable."""
+    if is_plain():
+        return launcher(backend or "", xs[0]).launch_stats(xs, anchors)
+    return stats_op(xs, anchors, backend or "")
 
 
 def sums_and_gradients(
@@ -241,5 +258,5 @@ def sums_and_gradients(
 ) -> tuple[Tensor, list[Tensor]]:
     """S, and the gradients of the leaves in `live`, from one launch; not differentiable."""
     if is_plain():
-        return _launcher(backend or "", xs[0]).launch_gradients(xs, anchors, strengths, terms, live)
+        return launcher(backend or "", xs[0]).launch_gradients(xs, anchors, strengths, terms, live)
     return gradients_op(xs, anchors, strengths, terms, live, backend or "")

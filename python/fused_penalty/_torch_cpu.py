@@ -6,17 +6,17 @@ import torch
 from torch import Tensor
 
 from . import _cpu
-from ._plan import plan_of_layout
+from ._plan import Op, plan_of_layout
 from ._torch_native import Buffers, Launcher
 
 
-def launch(op: int, buffers: Buffers, strengths: Tensor | None, terms: tuple[int, ...] | int) -> Tensor:
+def launch(op: Op, buffers: Buffers, strengths: Tensor | None, terms: tuple[int, ...] | int) -> Tensor:
     plan = plan_of_layout(buffers.x.layout, terms)
-    total = torch.empty(plan.slot_count, 2, dtype=torch.float64)
+    total = torch.empty(plan.slot_count, op.columns, dtype=torch.float64)
     address = 0 if strengths is None else strengths.data_ptr()
     slots, threads = plan.slot_count, torch.get_num_threads()
     arrays = (buffers.x, buffers.anchor, buffers.out)
-    _cpu.launch(_cpu.Op(op), plan.table, *arrays, address, total.data_ptr(), slots, threads)
+    _cpu.launch(op, plan.table, *arrays, address, total.data_ptr(), slots, threads)
     return total
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from . import _cuda
 from ._errors import bad
-from ._plan import GPU_CHUNK, Plan, plan_of_layout
+from ._plan import GPU_CHUNK, Op, Plan, plan_of_layout
 from ._torch_native import Buffers, Launcher
 
 
@@ -27,13 +27,13 @@ def _table(plan: Plan, device: torch.device) -> Tensor:
     return torch.from_numpy(plan.table.view("int32")).to(device)
 
 
-def launch(op: int, buffers: Buffers, strengths: Tensor | None, terms: tuple[int, ...] | int) -> Tensor:
+def launch(op: Op, buffers: Buffers, strengths: Tensor | None, terms: tuple[int, ...] | int) -> Tensor:
     plan = plan_of_layout(buffers.x.layout, terms, GPU_CHUNK)
     with torch.cuda.device(buffers.device):
         table = _table(plan, buffers.device)
         addresses = [a for t in (buffers.x, buffers.anchor, buffers.out) if t is not None for a in t.addresses]
-        total = torch.empty(plan.slot_count, 2, dtype=torch.float64, device=buffers.device)
-        size = _cuda.scratch_bytes(len(table), len(addresses))
+        total = torch.empty(plan.slot_count, op.columns, dtype=torch.float64, device=buffers.device)
+        size = _cuda.scratch_bytes(op, len(table), len(addresses))
         scratch = torch.empty(size, dtype=torch.uint8, device=buffers.device)
         factors = None if strengths is None else strengths.to(buffers.device)
         _cuda.launch(

@@ -58,6 +58,8 @@ class Shards:
     """The leaves of one call, as DTensors where they are some, and how their local sums become global."""
 
     tensors: list[Tensor]
+    locals: list[Tensor]  # what this rank holds of them
+    paths: Sequence[str]
     share: Share
     group: dist.ProcessGroup | None
 
@@ -71,30 +73,54 @@ class Shards:
         return DTensor.from_local(local, x.device_mesh, x.placements, **place)
 
     @_opaque
+    def local(self, outs: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """What this rank holds of `outs`: of the leaves themselves, or of tensors that are placed as they are."""
+        found: list[Tensor | None] = []
+        for x, mine, out, path in zip(self.tensors, self.locals, outs, self.paths, strict=True):
+            if out is not None and _placed(out) != _placed(x):
+                raise bad(
+                    ValueError, "params", f"its gradient is placed as {_placed(out)} beside a leaf placed as {_placed(x)}",
+                    "Write p.grad = p.grad.redistribute(p.device_mesh, p.placements) first", path=path,
+                )  # fmt: skip
+            found.append(mine if out is x else None if out is None else _local(out))
+        return found
+
+    @_opaque
     def all_reduce(self, local: Tensor) -> Tensor:
         """The sums (n, 2) over all ranks, the same bits on each. Differentiable."""
         return _AllReduce.apply(local, self)
 
-    def add_up(self, local: Tensor) -> Tensor:
+    @_opaque
+    def all_reduce_stats(self, local: Tensor) -> Tensor:
+        """The rows of `Op.STATS` (n, 5) over all ranks. A maximum cannot be added up: two all-reduces."""
+        rows = torch.cat([local[:, :2], local[:, 3:]])
+        absolute_square, counts = self.add_up(rows, self.share.owned * 2, look=True).chunk(2)
+        largest = torch.where(local[:, 2].isnan(), 0.0, local[:, 2])  # MAX need not keep a NaN; Σ|x| does
+        dist.all_reduce(largest, dist.ReduceOp.MAX, group=self.group)
+        largest = torch.where(absolute_square[:, 0].isnan(), torch.nan, largest)
+        return torch.cat([absolute_square, largest[:, None], counts], dim=1)
+
+    def add_up(self, local: Tensor, owned: tuple[bool, ...] | None = None, *, look: bool = False) -> Tensor:
+        """The sum over all ranks of the rows that each owns; `look`: compare the lists on the host in any case."""
         # A product with 0 would make the infinite sums of a replica NaN.
-        own = torch.where(_column(self.share.owned, local.device), local, 0.0)
+        own = torch.where(_column(owned or self.share.owned, local.device), local, 0.0)
         fits, long = min(len(own), HEAD - 2), len(own) > HEAD - 2
         padding = _zeros(HEAD - 2 - fits, local.device)
         head = torch.cat([own[:fits], padding, _moments(self.share.digest, 1, local.device)])
         dist.all_reduce(head, group=self.group)
         same = head[-2:] == _moments(self.share.digest, len(self.share.ranks), local.device)
-        total = self._checked(head[:fits], same.all(), long)
+        total = self._checked(head[:fits], same.all(), look or long)
         if not long:
             return total
         rest = own[fits:].contiguous()
         dist.all_reduce(rest, group=self.group)
         return torch.cat([total, rest])
 
-    def _checked(self, total: Tensor, same: Tensor, long: bool) -> Tensor:
+    def _checked(self, total: Tensor, same: Tensor, look: bool) -> Tensor:
         """Raises where the ranks' lists differ. On a GPU that makes the host wait, so it is done once for a list;
         a difference that comes later makes the sums NaN."""
         key = (self.share.ranks, self.share.digest)
-        if not (_is_free_to_read(same) or long or key not in _agreed):
+        if not (_is_free_to_read(same) or look or key not in _agreed):
             return torch.where(same, total, torch.nan)
         if not same:
             sizes = sum(x.numel() for x in self.tensors)
@@ -146,7 +172,8 @@ def unwrap(
     layouts = tuple(Layout(p, x.shape, x.dtype, *_placed(x)) for p, x in zip(paths, leaves, strict=True))
     share = _share(layouts, dist.get_rank(), dist.get_world_size())
     group = _group([x.device_mesh for x in leaves if isinstance(x, DTensor)], share.ranks)
-    return Shards(list(leaves), share, group), [_local(x) for x in leaves], [_local(a) for a in anchors]
+    local = [_local(x) for x in leaves]
+    return Shards(list(leaves), local, paths, share, group), local, [_local(a) for a in anchors]
 
 
 def _is_free_to_read(x: Tensor) -> bool:

@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 
 from . import _cpu
-from ._plan import BOTH
-
-SUMS, GRADIENT = 0, 1  # Op in kernels/chunks.h
+from ._plan import BOTH, Op
 
 
 @dataclass(frozen=True)
@@ -25,8 +23,8 @@ class Buffers:
     out: _cpu.Tensors | None
 
 
-# (op, arrays, strengths (n, 2) float64 or None, terms of the leaves) -> sums (n, 2) float64
-Launch = Callable[[int, Buffers, Tensor | None, tuple[int, ...] | int], Tensor]
+# (op, arrays, strengths (n, 2) float64 or None, terms of the leaves) -> totals (n, op.columns) float64
+Launch = Callable[[Op, Buffers, Tensor | None, tuple[int, ...] | int], Tensor]
 
 
 @dataclass(frozen=True)
@@ -37,35 +35,88 @@ class Launcher:
 
     def launch_sums(self, xs: list[Tensor], anchors: list[Tensor]) -> Tensor:
         """Σ|d| and Σd² of each leaf, (n, 2) float64, d = x - anchor."""
-        xs, anchors, read = dense(xs, anchors)
-        buffers = Buffers(xs[0].device, read, _cpu.Tensors(anchors) if anchors else None, None)
-        return self.launch(SUMS, buffers, None, BOTH)
+        return self._read(Op.SUMS, xs, anchors)
+
+    def launch_stats(self, xs: list[Tensor], anchors: list[Tensor]) -> Tensor:
+        """Σ|d|, Σd², max|d|, zeros and non-finite numbers of each leaf, (n, 5) float64."""
+        return self._read(Op.STATS, xs, anchors)
+
+    def _read(self, op: Op, xs: list[Tensor], anchors: list[Tensor]) -> Tensor:
+        xs, read, anchor = dense(xs, anchors)
+        return self.launch(op, Buffers(xs[0].device, read, anchor, None), None, BOTH)
 
     def launch_gradients(
         self, xs: list[Tensor], anchors: list[Tensor], strengths: Tensor, terms: Sequence[int], live: Sequence[int]
     ) -> tuple[Tensor, list[Tensor]]:
         """(sums, gradients of the leaves in `live`); strengths (n, 2) are the factors of sign(d) and of d."""
-        xs, anchors, read = dense(xs, anchors)
+        xs, read, anchor = dense(xs, anchors)
         gradients = [torch.empty_like(xs[i]) for i in live]
         out: list[Any] = [None] * len(xs)
         for i, g in zip(live, gradients, strict=True):
             out[i] = g
-        anchor = _cpu.Tensors(anchors) if anchors else None
         buffers = Buffers(xs[0].device, read, anchor, _cpu.Tensors(out, like=read))
-        factors = strengths.detach().to(torch.float64).contiguous()
-        return self.launch(GRADIENT, buffers, factors, tuple(terms)), gradients
+        return self.launch(Op.GRADIENT, buffers, _factors(strengths), tuple(terms)), gradients
+
+    def launch_update(
+        self,
+        op: Op,
+        xs: list[Tensor],
+        anchors: list[Tensor],
+        outs: list[Tensor | None],
+        strengths: Tensor,
+        terms: Sequence[int],
+    ) -> Tensor:
+        """In place: writes each of `outs` (a gradient, or the leaf itself) and returns the sums of what it read.
+
+        None: that leaf is only read. An output whose elements lie otherwise than its leaf's goes through a copy.
+        """
+        leaves, read, anchor = dense(xs, anchors)
+        odd = set()
+        if op is Op.ADD_GRADIENT:
+            odd = _differing(leaves, read, outs, _cpu.Tensors(outs, like=read))
+        elif leaves is not xs:  # the leaf itself is written
+            odd = {i for i, (x, leaf) in enumerate(zip(xs, leaves, strict=True)) if x is not leaf}
+        targets = list(outs)
+        for i in odd:
+            if (out := outs[i]) is not None:
+                targets[i] = torch.empty_like(leaves[i]).copy_(out) if op is Op.ADD_GRADIENT else leaves[i]
+        buffers = Buffers(xs[0].device, read, anchor, _cpu.Tensors(targets, like=read))
+        total = self.launch(op, buffers, _factors(strengths), tuple(terms))
+        for i in odd:
+            out, target = outs[i], targets[i]
+            if out is not None and target is not None:
+                out.copy_(target)
+        return total
 
 
-def dense(xs: list[Tensor], anchors: list[Tensor]) -> tuple[list[Tensor], list[Tensor], _cpu.Tensors]:
-    """The tensors as dense memory: copied only where there are gaps, overlaps or a lazy negation, or where
-    a leaf and its anchor order their elements differently."""
+def _factors(strengths: Tensor) -> Tensor:
+    return strengths.detach().to(torch.float64).contiguous()
+
+
+def dense(xs: list[Tensor], anchors: list[Tensor]) -> tuple[list[Tensor], _cpu.Tensors, _cpu.Tensors | None]:
+    """The leaves as dense memory, read, and their anchors: copied only where there are gaps, overlaps or a lazy
+    negation, or where a leaf and its anchor order their elements differently."""
     if any(map(Tensor.is_neg, xs + anchors)):
         xs, anchors = [x.resolve_neg() for x in xs], [a.resolve_neg() for a in anchors]
-    read = _cpu.Tensors(xs)
-    copied = set(read.irregular)
-    copied.update(i for i, (x, a) in enumerate(zip(xs, anchors, strict=False)) if x.stride() != a.stride())
-    if copied:
-        xs = [x.contiguous() if i in copied else x for i, x in enumerate(xs)]
-        anchors = [a.contiguous() if i in copied else a for i, a in enumerate(anchors)]
-        read = _cpu.Tensors(xs)
-    return xs, anchors, read
+    read, anchor = _cpu.Tensors(xs), _cpu.Tensors(anchors) if anchors else None
+    odd = set(read.irregular)
+    if anchor is not None:
+        odd |= _differing(xs, read, anchors, anchor)
+    if not odd:
+        return xs, read, anchor
+    xs = [x.contiguous() if i in odd else x for i, x in enumerate(xs)]
+    anchors = [a.contiguous() if i in odd else a for i, a in enumerate(anchors)]
+    return xs, _cpu.Tensors(xs), _cpu.Tensors(anchors) if anchors else None
+
+
+def _differing(
+    xs: Sequence[Tensor], x_read: _cpu.Tensors, ys: Sequence[Tensor | None], y_read: _cpu.Tensors
+) -> set[int]:
+    """Where y has gaps, or its elements in another order than x has."""
+    permuted = {*x_read.permuted, *y_read.permuted}
+    found = set(y_read.irregular)
+    for i in permuted:
+        y = ys[i]
+        if y is not None and xs[i].stride() != y.stride():
+            found.add(i)
+    return found

@@ -61,6 +61,15 @@ class Selection:
     by_device: list[list[int]]  # indices into leaves
     shards: Shards | None  # where there are DTensors: leaves are then what this rank holds of them
 
+    @property
+    def params(self) -> list[Tensor]:
+        """The selected leaves as the caller holds them: DTensors, where `leaves` are parts of them."""
+        return self.leaves if self.shards is None else self.shards.tensors
+
+    def local(self, outs: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """What this rank holds of outputs that are placed as `params`."""
+        return list(outs) if self.shards is None else self.shards.local(outs)
+
     def paths(self) -> tuple[str, ...]:
         names = self.all.names()
         return tuple(names) if len(self.index) == len(names) else tuple(names[i] for i in self.index)
@@ -178,6 +187,11 @@ def select(params: Params, l1: Any, l2: Any, mask: Any, anchor: Any) -> Selectio
 
 def _is_tensor(x: Any) -> bool:
     return isinstance(x, Tensor)
+
+
+def is_frozen(x: Tensor) -> bool:
+    """A parameter that does not learn: it is counted, and nothing is computed or written for it."""
+    return isinstance(x, nn.Parameter) and not x.requires_grad
 
 
 def is_plain() -> bool:

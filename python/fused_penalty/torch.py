@@ -1,4 +1,5 @@
-"""The penalty of PyTorch parameters: `penalty`, `penalty_and_grad`, `sums`.
+"""The penalty of PyTorch parameters: `penalty`, `penalty_and_grad`, `sums`, `stats`, and in place `add_grad_`, `prox_`,
+`regularize_`, `attach`.
 
 Convention: no ½. The penalty is Σ_i ( l1_i·Σ|x_i| + l2_i·Σx_i² ) and its gradient l1·sign(x) + 2·l2·x, as in
 Keras and treex; `weight_decay=wd` of torch.optim is `l2 = wd / 2`.
@@ -9,17 +10,30 @@ Module or mapping, one memory counts once (tied weights); an explicit list count
 
 from __future__ import annotations
 
-import functools
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from . import _backends
 from . import _torch_core as core
-from ._torch_select import Params, Selection, is_plain, select
+from ._torch_combine import combine, gather, per_leaf, requested, take
+from ._torch_hooks import Attached, attach
+from ._torch_inplace import add_grad_, prox_, regularize_
+from ._torch_select import Params, Selection, is_frozen, select
 
-__all__ = ["Sums", "penalty", "penalty_and_grad", "sums"]
+__all__ = [
+    "Attached",
+    "Stats",
+    "Sums",
+    "add_grad_",
+    "attach",
+    "penalty",
+    "penalty_and_grad",
+    "prox_",
+    "regularize_",
+    "stats",
+    "sums",
+]
 
 
 class Sums(NamedTuple):
@@ -27,6 +41,18 @@ class Sums(NamedTuple):
 
     abs: Tensor
     square: Tensor
+    paths: tuple[str, ...]
+
+
+class Stats(NamedTuple):
+    """Of each selected leaf: Σ|x|, Σx², max|x|, zeros, non-finite numbers, size; shape (n,) each. And the names."""
+
+    abs: Tensor
+    square: Tensor
+    max: Tensor
+    zeros: Tensor  # int64, like the next
+    nonfinite: Tensor
+    size: tuple[int, ...]
     paths: tuple[str, ...]
 
 
@@ -70,10 +96,10 @@ def penalty(
     0.028855
     """
     s = select(params, l1, l2, mask, anchor)
-    backend = _requested(backend)
+    backend = requested(backend)
     if not s.leaves:
         return torch.zeros(())
-    return _combine(s, _sums(s, backend)).to(s.dtype)
+    return combine(s, _sums(s, backend)).to(s.dtype)
 
 
 def penalty_and_grad(
@@ -103,13 +129,13 @@ def penalty_and_grad(
     (4.0, [0.0, -3.0])
     """
     s = select(params, l1, l2, mask, anchor)
-    backend = _requested(backend)
+    backend = requested(backend)
     chosen: dict[int, Tensor] = {}
     value = torch.zeros(())
     if s.leaves:
         with torch.no_grad():
             total, chosen = _gradients(s, backend)
-            value = _combine(s, total).to(s.dtype)
+            value = combine(s, total).to(s.dtype)
     grads = [chosen.get(i) for i in range(len(s.all.tensors))]
     return value, grads if s.all.keys is None else dict(zip(s.all.keys, grads, strict=True))
 
@@ -126,93 +152,61 @@ def sums(params: Params, *, mask: Any = None, anchor: Any = None, backend: str |
     ([7.0, 2.0], [25.0, 4.0], ('a', 'b'))
     """
     s = select(params, 1.0, 1.0, mask, anchor)
-    backend = _requested(backend)
+    backend = requested(backend)
     if not s.leaves:
         return Sums(torch.zeros(0), torch.zeros(0), ())
     total = _sums(s, backend).to(s.dtype)
     return Sums(total[:, 0], total[:, 1], s.paths())
 
 
-@torch.compiler.assume_constant_result
-def _requested(backend: str | None) -> str | None:
-    return _backends.requested("torch", backend)
+def stats(params: Params, *, mask: Any = None, anchor: Any = None, backend: str | None = None) -> Stats:
+    """Σ|x|, Σx², max|x|, zeros and non-finite numbers of each selected leaf, in one launch a device.
+
+    Arguments and errors are those of `penalty`. Not differentiable: the results are detached. An empty leaf has
+    max 0; a leaf with a NaN has max NaN.
+
+    >>> import torch
+    >>> from fused_penalty.torch import stats
+    >>> s = stats({"a": torch.tensor([3.0, -4.0, 0.0]), "b": torch.tensor(float("inf"))})
+    >>> s.max.tolist(), s.zeros.tolist(), s.nonfinite.tolist(), s.size
+    ([4.0, inf], [1, 0], [0, 1], (3, 1))
+    """
+    s = select(params, 1.0, 1.0, mask, anchor)
+    backend = requested(backend)
+    none = torch.zeros(0)
+    if not s.leaves:
+        return Stats(none, none, none, none.to(torch.int64), none.to(torch.int64), (), ())
+    with torch.no_grad():
+        total = gather(s, [core.stats(*take(s, index), backend) for index in s.by_device], stats=True)
+    absolute, square, largest = total[:, :3].to(s.dtype).unbind(1)
+    zeros, nonfinite = total[:, 3:].to(torch.int64).unbind(1)
+    return Stats(absolute, square, largest, zeros, nonfinite, tuple(x.numel() for x in s.params), s.paths())
 
 
 def _sums(s: Selection, backend: str | None) -> Tensor:
     """S (n, 2) float64 on the first leaf's device, from one launch a device."""
     terms = s.groups.leaf_terms
     if len(s.by_device) == 1:
-        return _gather(s, [core.sums(s.leaves, s.anchors, terms, backend)])
+        return gather(s, [core.sums(s.leaves, s.anchors, terms, backend)])
     parts = []
     for index in s.by_device:
-        xs, anchors = _take(s, index)
+        xs, anchors = take(s, index)
         parts.append(core.sums(xs, anchors, tuple(terms[i] for i in index), backend))
-    return _gather(s, parts)
-
-
-def _take(s: Selection, index: list[int]) -> tuple[list[Tensor], list[Tensor]]:
-    return [s.leaves[i] for i in index], [s.anchors[i] for i in index] if s.anchors else []
-
-
-def _gather(s: Selection, parts: list[Tensor]) -> Tensor:
-    """The rows of one launch a device, in the order of the leaves, on the first leaf's device; of sharded leaves,
-    their sums over all ranks."""
-    total = parts[0]
-    if len(parts) > 1:
-        rows: list[Any] = [None] * len(s.leaves)
-        for index, part in zip(s.by_device, parts, strict=True):
-            for i, row in zip(index, part.to(s.leaves[0].device).unbind(), strict=True):
-                rows[i] = row
-        total = torch.stack(rows)
-    return total if s.shards is None else s.shards.all_reduce(total)
+    return gather(s, parts)
 
 
 def _gradients(s: Selection, backend: str | None) -> tuple[Tensor, dict[int, Tensor]]:
     """S, and the gradients by position in params."""
-    strengths = torch.stack([_per_leaf(s, 0), 2 * _per_leaf(s, 1)], dim=1)
+    strengths = torch.stack([per_leaf(s, 0), 2 * per_leaf(s, 1)], dim=1)
     terms = s.groups.leaf_terms
     chosen: dict[int, Tensor] = {}
     parts = []
     for index in s.by_device:
-        xs, anchors = _take(s, index)
-        live = [k for k, x in enumerate(xs) if x.requires_grad or not isinstance(x, nn.Parameter)]
+        xs, anchors = take(s, index)
+        live = [k for k, i in enumerate(index) if not is_frozen(s.params[i])]
         factors = strengths if len(s.by_device) == 1 else torch.stack([strengths[i] for i in index]).to(xs[0].device)
         total, found = core.sums_and_gradients(xs, anchors, factors, [terms[i] for i in index], live, backend)
         parts.append(total)
         local = zip((index[k] for k in live), found, strict=True)
         chosen.update({s.index[i]: g if s.shards is None else s.shards.wrap(i, g) for i, g in local})
-    return _gather(s, parts), chosen
-
-
-@functools.lru_cache(maxsize=64)
-def _static(values: tuple[float, ...], device: torch.device) -> Tensor:
-    with torch.inference_mode(False):
-        return torch.tensor(values, dtype=torch.float64, device=device)
-
-
-def _per_leaf(s: Selection, k: int) -> Tensor:
-    """The strengths l1 (k = 0) or l2 (k = 1) of the leaves, (n,) float64."""
-    values = (s.groups.l1, s.groups.l2)[k]
-    device = s.leaves[0].device
-    if all(isinstance(v, float) for v in values):
-        if len(set(values)) == 1:
-            return torch.full((len(s.leaves),), values[0], dtype=torch.float64, device=device)
-        each = tuple(values[g] for g in s.groups.of_leaf)
-        # A copy to the device is not allowed in the capture of a CUDA graph: the warm-up has made it.
-        return _static(each, device) if is_plain() else torch.tensor(each, dtype=torch.float64, device=device)
-    as_tensors = [torch.as_tensor(v, dtype=torch.float64, device=device) for v in values]
-    if len(values) == 1:
-        return as_tensors[0].expand(len(s.leaves))
-    return torch.stack([as_tensors[g] for g in s.groups.of_leaf])
-
-
-def _combine(s: Selection, total: Tensor) -> Tensor:
-    """Σ_i ( l1_i·S_i0 + l2_i·S_i1 ) in float64; a zero strength removes its term even if S is not finite."""
-    value = total.new_zeros(())
-    for k, strengths in enumerate((s.groups.l1, s.groups.l2)):
-        if len(strengths) == 1 and isinstance(strengths[0], float):
-            if strengths[0] != 0:
-                value = value + strengths[0] * total[:, k].sum()
-        else:
-            value = value + core.scale(_per_leaf(s, k), total[:, k]).sum()
-    return value
+    return gather(s, parts), chosen

@@ -24,11 +24,14 @@ ARCHS = ("sm_80", "sm_90", "sm_100", "sm_120")
 REGISTERS, WARPS = 65536, {"sm_80": 64, "sm_90": 64, "sm_100": 64, "sm_120": 48}  # of one SM
 THREADS = 256
 DTYPES = {"float16": "__half", "bfloat16": "__nv_bfloat16", "float32": "float", "float64": "double"}
+OPS = {
+    "sums": "kSums", "gradient": "kGradient", "add_gradient": "kAddGradient", "prox": "kProx",
+    "regularize": "kRegularize", "stats": "kStats",
+}  # fmt: skip
 KERNELS = {
-    "sums": ("Op::kSums", "false"),
-    "sums, anchor": ("Op::kSums", "true"),
-    "gradient": ("Op::kGradient", "false"),
-    "gradient, anchor": ("Op::kGradient", "true"),
+    f"{name}{suffix}": (f"Op::{op}", anchored)
+    for name, op in OPS.items()
+    for suffix, anchored in (("", "false"), (", anchor", "true"))
 }
 NEEDED = 32 * 1024  # bytes in flight an SM: 3.35 TB/s x about 1 µs / 132 SMs is 25 KB (Little's law), and some more
 MARK = "<!-- artefact table -->"
@@ -62,10 +65,10 @@ class Row:
 PROBE = """
 extern "C" __global__ void __launch_bounds__(kThreads, blocks_of({op}))
     probe_{name}(const __grid_constant__ Arguments<480> arg) {{
-  SMEM(Sums, warps, [kWarps]);
+  SMEM(Found<columns({op})>, warps, [kWarps]);
   for (int c = blockIdx.x; c < arg.chunk_count; c += gridDim.x) {{
-    const Sums total = add_across_block(walk<{type}, {op}, {anchored}>(arg.chunks[c], arg), warps);
-    if (threadIdx.x == 0) arg.partials[c] = total;
+    const auto total = merge_across_block(walk<{type}, {op}, {anchored}>(arg.chunks[c], arg), warps);
+    if (threadIdx.x == 0) memcpy(arg.partials + columns({op}) * c, total.column, sizeof total);
   }}
 }}
 """

@@ -1,5 +1,5 @@
-// Runs one case through the CUDA kernels on the host (cuda_emul.h): reads it from the file argv[1], writes the sums,
-// the echo and the outputs to argv[2]. Every array is an allocation of exactly its size, for the sanitizers.
+// Runs one case through the CUDA kernels on the host (cuda_emul.h): reads it from the file argv[1], writes the
+// totals, the echo and the outputs to argv[2]. Every array is an allocation of exactly its size, for the sanitizers.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -14,7 +14,7 @@ using namespace fused_penalty::cuda;
 namespace {
 
 struct Header {
-  int32_t op, anchored, capacity, grid, wide_strengths, wide_sums, slots, leaves, chunks;
+  int32_t op, anchored, capacity, grid, wide_strengths, wide_totals, slots, leaves, chunks;
 };
 
 template <class T>
@@ -43,10 +43,27 @@ void run(const Header& h, const Arguments<kCapacity>& arg) {
   LAUNCH(kernel, h.grid, kThreads, 0, 0, arg);
 }
 
+template <Op kOp, int kCapacity>
+void with_anchor(const Header& h, const Arguments<kCapacity>& arg) {
+  h.anchored ? run<kOp, true>(h, arg) : run<kOp, false>(h, arg);
+}
+
 template <int kCapacity>
 void choose(const Header& h, const Arguments<kCapacity>& arg) {
-  if (h.op == 0) return h.anchored ? run<Op::kSums, true>(h, arg) : run<Op::kSums, false>(h, arg);
-  return h.anchored ? run<Op::kGradient, true>(h, arg) : run<Op::kGradient, false>(h, arg);
+  switch (static_cast<Op>(h.op)) {
+    case Op::kSums:
+      return with_anchor<Op::kSums>(h, arg);
+    case Op::kGradient:
+      return with_anchor<Op::kGradient>(h, arg);
+    case Op::kAddGradient:
+      return with_anchor<Op::kAddGradient>(h, arg);
+    case Op::kProx:
+      return with_anchor<Op::kProx>(h, arg);
+    case Op::kRegularize:
+      return with_anchor<Op::kRegularize>(h, arg);
+    case Op::kStats:
+      return with_anchor<Op::kStats>(h, arg);
+  }
 }
 
 template <int kCapacity>
@@ -60,13 +77,13 @@ void prepare(const Header& h, FILE* in, FILE* out) {
   std::unique_ptr<Arguments<kCapacity>> arg(new Arguments<kCapacity>{});
   std::vector<Buffer> arrays;
   std::vector<const void*> addresses;
-  const int outs = h.op ? h.leaves : 0;
+  const Op op = static_cast<Op>(h.op);
+  const int outs = writes(op) ? h.leaves : 0;
   const int inputs = h.leaves * (h.anchored ? 2 : 1);
   for (int i = 0; i < inputs + outs; ++i) {
-    const auto about = read<int64_t>(in, 3);  // bytes, skew, 0 if the array is absent
-    const auto content = i < inputs ? read<char>(in, about[0]) : std::vector<char>{};
-    arrays.emplace_back(about[0], static_cast<int>(about[1]), content);
-    addresses.push_back(about[2] ? arrays.back().data : nullptr);
+    const auto about = read<int64_t>(in, 3);  // bytes, skew, 0: the array is absent, 2: it is the leaf
+    arrays.emplace_back(about[0], static_cast<int>(about[1]), read<char>(in, about[0]));
+    addresses.push_back(about[2] == 0 ? nullptr : about[2] == 1 ? arrays.back().data : addresses[i - inputs]);
   }
   std::unique_ptr<const void*[]> more;
   if (addresses.size() > kCapacity) {  // as the launcher does: some at a time, each by value
@@ -82,25 +99,28 @@ void prepare(const Header& h, FILE* in, FILE* out) {
   } else {
     std::copy(addresses.begin(), addresses.end(), arg->addresses);
   }
-  std::unique_ptr<Sums[]> partials(new Sums[h.chunks ? h.chunks : 1]);
-  Buffer sums(h.slots * 2 * (h.wide_sums ? 8 : 4), 0, {});
+  std::unique_ptr<double[]> partials(new double[std::max(h.chunks, 1) * columns(op)]);
+  Buffer totals(h.slots * columns(op) * (h.wide_totals ? 8 : 4), 0, {});
   unsigned ticket = 0;
   float one = 0;
   arg->chunks = chunks.get();
   arg->strengths = strengths_at.data;
   arg->partials = partials.get();
   arg->ticket = &ticket;
-  arg->sums = sums.data;
+  arg->totals = totals.data;
   arg->one = &one;
   arg->chunk_count = h.chunks;
   arg->slots = h.slots;
   arg->leaves = h.leaves;
   arg->wide_strengths = h.wide_strengths;
-  arg->wide_sums = h.wide_sums;
+  arg->wide_totals = h.wide_totals;
   choose<kCapacity>(h, *arg);
-  fwrite(sums.data, 1, sums.bytes, out);
+  fwrite(totals.data, 1, totals.bytes, out);
   fwrite(&one, 4, 1, out);
-  for (int i = inputs; i < inputs + outs; ++i) fwrite(arrays[i].data, 1, arrays[i].bytes, out);
+  for (int i = inputs; i < inputs + outs; ++i) {
+    const void* at = addresses[i] ? addresses[i] : arrays[i].data;
+    fwrite(at, 1, arrays[i].bytes, out);
+  }
 }
 
 }  // namespace

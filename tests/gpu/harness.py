@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from fused_penalty._plan import BOTH, DTYPES, Plan
+from fused_penalty._plan import BOTH, DTYPES, Op, Plan
 
 ROOT = Path(__file__).parent.parent.parent
 CHUNK = 4096  # small, so that small cases have many chunks
-SUMS, GRADIENT = 0, 1
+READS, WRITES = (Op.SUMS, Op.STATS), (Op.GRADIENT, Op.ADD_GRADIENT, Op.PROX, Op.REGULARIZE)
+IN_PLACE = (Op.PROX, Op.REGULARIZE)  # the leaf itself is written
 
 
 def toolkit() -> Path | None:
@@ -32,14 +33,15 @@ def toolkit() -> Path | None:
 class Case:
     """Leaves with their offset (in elements) from a multiple of 16 bytes; strengths for each slot."""
 
-    op: int
+    op: Op
     leaves: list[np.ndarray]
     anchors: list[np.ndarray] | None = None
     slots: list[int] | None = None  # default: a slot a leaf
     strengths: np.ndarray | None = None
     skew: Sequence[int] = ()
     terms: int = BOTH
-    absent: Sequence[int] = ()  # leaves that are read, but whose gradient is not wanted
+    absent: Sequence[int] = ()  # leaves that are only read
+    olds: list[np.ndarray] | None = None  # what stands in the outputs before; default: noise for Op.ADD_GRADIENT
     wide: bool = True
     capacity: int = 480
     plan: Plan = field(init=False)
@@ -57,6 +59,9 @@ class Case:
         )
         if self.strengths is None:
             self.strengths = np.tile([0.3, 0.7], (self.plan.slot_count, 1))
+        if self.op is Op.ADD_GRADIENT and self.olds is None:
+            rng = np.random.default_rng(5)
+            self.olds = [rng.standard_normal(x.shape).astype(x.dtype) for x in self.leaves]
         self.skew = [k * x.itemsize for k, x in zip(self.skew or [0] * n, self.leaves, strict=True)]
 
     @property
@@ -66,9 +71,9 @@ class Case:
 
 @dataclass
 class Result:
-    sums: np.ndarray  # (slots, 2)
+    totals: np.ndarray  # (slots, op.columns)
     one: float
-    gradients: list[np.ndarray]
+    outs: list[np.ndarray]
 
 
 def build(folder: Path, flags: Sequence[str] = (), patch: tuple[str, str, str] | None = None) -> Path:
@@ -108,22 +113,24 @@ def encode(case: Case, grid: int) -> bytes:
     for arrays in (case.leaves, case.anchors or []):
         for x, skew in zip(arrays, case.skew, strict=False):
             parts += [np.array([x.nbytes, skew, 1], np.int64).tobytes(), x.tobytes()]
-    if case.op == GRADIENT:
+    if case.op in WRITES:  # 0: absent, 1: memory of its own, with what stands in it, 2: the leaf itself
+        own = 2 if case.op in IN_PLACE else 1
         for i, (x, skew) in enumerate(zip(case.leaves, case.skew, strict=True)):
-            parts.append(np.array([x.nbytes, skew, i not in case.absent], np.int64).tobytes())
+            old = np.zeros_like(x) if case.olds is None else case.olds[i]
+            parts += [np.array([x.nbytes, skew, 0 if i in case.absent else own], np.int64).tobytes(), old.tobytes()]
     return b"".join(parts)
 
 
 def decode(case: Case, raw: bytes) -> Result:
-    count = case.plan.slot_count * 2
+    count = case.plan.slot_count * case.op.columns
     width = np.dtype(case.real).itemsize * count
-    sums = np.frombuffer(raw[:width], case.real).reshape(-1, 2)
+    totals = np.frombuffer(raw[:width], case.real).reshape(-1, case.op.columns)
     (one,) = np.frombuffer(raw[width : width + 4], np.float32)
-    gradients, at = [], width + 4
-    for x in case.leaves if case.op == GRADIENT else []:
-        gradients.append(np.frombuffer(raw[at : at + x.nbytes], x.dtype).reshape(x.shape))
+    outs, at = [], width + 4
+    for x in case.leaves if case.op in WRITES else []:
+        outs.append(np.frombuffer(raw[at : at + x.nbytes], x.dtype).reshape(x.shape))
         at += x.nbytes
-    return Result(sums, float(one), gradients)
+    return Result(totals, float(one), outs)
 
 
 def emulate(

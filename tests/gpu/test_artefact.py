@@ -15,13 +15,17 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_120"])
-@pytest.mark.parametrize("kernel", KERNELS)
+# Every kernel for one architecture; for the others those from which the rest differs by a line of arithmetic.
+CASES = [(k, a) for k in KERNELS for a in ("sm_80", "sm_90", "sm_120") if a == "sm_90" or k.startswith(("sums", "gr"))]
+
+
+@pytest.mark.parametrize(("kernel", "arch"), CASES)
 def test_machine_code(kernel: str, arch: str, tmp_path: Path) -> None:
     for row in measure(kernel, arch, tmp_path):
         assert row.spills == 0, row
-        assert row.wide_loads >= (8 if "anchor" in kernel else 4), row  # all loads of a group, before arithmetic
-        assert (row.wide_stores > 0) == ("gradient" in kernel), row
+        if kernel.startswith(("sums", "gr")):  # all loads of a group, before arithmetic
+            assert row.wide_loads >= (8 if "anchor" in kernel else 4), row
+        assert (row.wide_stores > 0) == kernel.startswith(("gradient", "add", "prox", "regularize")), row
         assert row.in_flight >= NEEDED, row
 
 

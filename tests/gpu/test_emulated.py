@@ -9,7 +9,8 @@ import pytest
 
 from cases import check, every_case, many, matrix, mixed, same_bits
 from frontends import DTYPES
-from harness import GRADIENT, SUMS, Result, build, emulate, toolkit
+from fused_penalty._plan import Op
+from harness import Result, build, emulate, toolkit
 
 pytestmark = pytest.mark.skipif(toolkit() is None, reason="the emulator needs the headers of a CUDA toolkit (nvcc)")
 
@@ -48,8 +49,8 @@ def test_every_case_on_three_schedules(name: str, plain: Path, tmp_path: Path) -
         same_bits(results[0], other)
 
 
-@pytest.mark.parametrize(("op", "leaves"), [(SUMS, 2000), (GRADIENT, 1000), (SUMS, 5000)])
-def test_thousands_of_leaves(op: int, leaves: int, plain: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("op", "leaves"), [(Op.SUMS, 2000), (Op.GRADIENT, 1000), (Op.SUMS, 5000)])
+def test_thousands_of_leaves(op: Op, leaves: int, plain: Path, tmp_path: Path) -> None:
     """2,000 leaves forward and 1,000 with gradients travel with the launch; more go through the table."""
     case = many(op, leaves)
     check(case, ran(emulate(plain, case, tmp_path, grid=5, seed=1)))
@@ -61,8 +62,8 @@ def test_memory_is_sound(name: str, asan: Path, tmp_path: Path) -> None:
 
 
 def test_no_race(tsan: Path, tmp_path: Path) -> None:
-    case = matrix(GRADIENT, DTYPES["float32"], True)
-    case = type(case)(GRADIENT, case.leaves[:12], case.anchors[:12] if case.anchors else None)
+    case = matrix(Op.GRADIENT, DTYPES["float32"], True)
+    case = type(case)(Op.GRADIENT, case.leaves[:12], case.anchors[:12] if case.anchors else None)
     check(case, ran(emulate(tsan, case, tmp_path, grid=4, seed=1, environment={"CUDA_EMUL_YIELD": "1"})))
 
 
@@ -87,7 +88,7 @@ def test_seeded_faults_are_caught(name: str, tmp_path: Path) -> None:
     """The test of the test."""
     (file, text, replacement), flags, report = FAULTS[name]
     program = build(tmp_path, flags, (f"cuda/{file}", text, replacement))
-    case = mixed(SUMS) if name != "a misaligned vector load" else matrix(SUMS, DTYPES["float32"], False)
+    case = mixed(Op.SUMS) if name != "a misaligned vector load" else matrix(Op.SUMS, DTYPES["float32"], False)
     for seed in range(1, 6):
         found = emulate(program, case, tmp_path, grid=4, seed=seed, environment={"CUDA_EMUL_YIELD": "1"})
         if report == "wrong":

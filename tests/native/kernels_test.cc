@@ -70,8 +70,9 @@ std::vector<Chunk> table_of(const std::vector<Leaf>& leaves, int64_t chunk = 1 <
   return table;
 }
 
-std::vector<Sums> run(Op op, bool anchored, Isa isa, Helpers& pool, const std::vector<Leaf>& x,
-                      const std::vector<Leaf>& anchor, std::vector<Leaf>& out, const std::vector<Chunk>& table) {
+// Totals of every leaf, columns(op) numbers each.
+std::vector<double> run(Op op, bool anchored, Isa isa, Helpers& pool, const std::vector<Leaf>& x,
+                        const std::vector<Leaf>& anchor, std::vector<Leaf>& out, const std::vector<Chunk>& table) {
   std::vector<const void*> xs, anchors;
   std::vector<void*> outs;
   for (size_t i = 0; i < x.size(); ++i) {
@@ -81,18 +82,37 @@ std::vector<Sums> run(Op op, bool anchored, Isa isa, Helpers& pool, const std::v
   }
   std::vector<double> strengths;
   for (size_t i = 0; i < x.size(); ++i) strengths.insert(strengths.end(), {0.5, 0.25});
-  std::vector<Sums> sums(x.size());
+  std::vector<double> totals(x.size() * columns(op));
   launch({op, table.data(), static_cast<int64_t>(table.size()), xs.data(), anchored ? anchors.data() : nullptr,
-          op == Op::kSums ? nullptr : outs.data(), strengths.data(), sums.data(), static_cast<int64_t>(x.size())},
+          writes(op) ? outs.data() : nullptr, strengths.data(), totals.data(), static_cast<int64_t>(x.size())},
          pool, isa);
-  return sums;
+  return totals;
+}
+
+double clipped(double d, double limit) { return std::fmin(std::fmax(d, -limit), limit); }
+
+// What `op` leaves in `out` for strengths 0.5 and 0.25.
+double expected_out(Op op, double x, double anchor, double old) {
+  const double d = x - anchor, gradient = 0.5 * ((d > 0) - (d < 0)) + 0.25 * d;
+  switch (op) {
+    case Op::kGradient:
+      return gradient;
+    case Op::kAddGradient:
+      return old + gradient;
+    case Op::kProx:
+      return anchor + 0.25 * (d - clipped(d, 0.5));
+    case Op::kRegularize:
+      return x - clipped(d, 0.5) - 0.25 * d;
+    default:
+      return old;
+  }
 }
 
 void check_values() {
   const int64_t sizes[] = {0,   1,   3,    15,   16,   17,   31,   32,    33,    96,    258,   511,
                            512, 513, 1023, 1024, 1025, 3072, 8194, 65535, 65536, 65537, 200000};
   CallThreads pool(1);
-  for (int op = 0; op < 2; ++op)
+  for (Op op : {Op::kSums, Op::kGradient, Op::kAddGradient, Op::kProx, Op::kRegularize, Op::kStats})
     for (int anchored = 0; anchored < 2; ++anchored)
       for (int isa = 0; isa < 3; ++isa) {
         if (!supported(static_cast<Isa>(isa))) continue;
@@ -104,29 +124,33 @@ void check_values() {
               anchor.emplace_back(static_cast<DType>(d), n, skip, 2);
               out.emplace_back(static_cast<DType>(d), n, skip, 3);
             }
-          const auto sums =
-              run(static_cast<Op>(op), anchored, static_cast<Isa>(isa), pool, x, anchor, out, table_of(x));
+          const auto totals = run(op, anchored, static_cast<Isa>(isa), pool, x, anchor, out, table_of(x));
           for (size_t l = 0; l < x.size(); ++l) {
             long double abs = 0, square = 0;
-            bool gradients = true;
+            double largest = 0, zeros = 0;
+            bool outs = true;
             for (int64_t i = 0; i < x[l].size; ++i) {
-              const double d = value_at(i, 1) - (anchored ? value_at(i, 2) : 0);
+              const double origin = anchored ? value_at(i, 2) : 0, d = value_at(i, 1) - origin;
               abs += std::fabs(d);
               square += d * d;
-              const double g = op ? 0.5 * ((d > 0) - (d < 0)) + 0.25 * d : value_at(i, 3);
+              largest = std::fmax(largest, std::fabs(d));
+              zeros += d == 0;
               char expected[8];
-              write_element(expected, x[l].dtype, g);
-              // bfloat16 has 8 bits: a gradient of more is rounded by the kernel, here only cut off
-              const bool exact = x[l].dtype != DType::kBFloat16 || !op;
-              gradients &= !exact || std::memcmp(expected, out[l].data + i * width(x[l].dtype), width(x[l].dtype)) == 0;
+              write_element(expected, x[l].dtype, expected_out(op, value_at(i, 1), origin, value_at(i, 3)));
+              // bfloat16 has 8 bits: a result of more is rounded by the kernel, here only cut off
+              const bool exact = x[l].dtype != DType::kBFloat16 || !writes(op);
+              outs &= !exact || std::memcmp(expected, out[l].data + i * width(x[l].dtype), width(x[l].dtype)) == 0;
             }
-            const std::string name = "op " + std::to_string(op) + " anchored " + std::to_string(anchored) + " isa " +
-                                     std::to_string(isa) + " skip " + std::to_string(skip) + " leaf " +
-                                     std::to_string(l);
-            expect(std::fabs(static_cast<double>(sums[l].abs - abs)) <= 1e-6 * static_cast<double>(abs), name + " abs");
-            expect(std::fabs(static_cast<double>(sums[l].square - square)) <= 1e-6 * static_cast<double>(square),
-                   name + " square");
-            expect(gradients, name + " gradient");
+            const std::string name = "op " + std::to_string(static_cast<int>(op)) + " anchored " +
+                                     std::to_string(anchored) + " isa " + std::to_string(isa) + " skip " +
+                                     std::to_string(skip) + " leaf " + std::to_string(l);
+            const double* found = totals.data() + l * columns(op);
+            const auto near = [](double a, long double b) { return std::fabs(a - b) <= 1e-6 * std::fabs(b); };
+            expect(near(found[kAbs], abs), name + " abs");
+            expect(near(found[kSquare], square), name + " square");
+            expect(outs, name + " written");
+            if (op != Op::kStats) continue;
+            expect(found[kLargest] == largest && found[kZeros] == zeros && found[kNonFinite] == 0, name + " stats");
           }
         }
       }
@@ -153,14 +177,14 @@ void check_threads() {
     out.emplace_back(DType::kFloat32, n, 0, 3);
   }
   const auto table = table_of(x, 1 << 14);
-  std::vector<Sums> expected;
+  std::vector<double> expected;
   {
     CallThreads one(1);
     expected = run(Op::kGradient, true, best_isa(), one, x, anchor, out, table);
   }
   const auto same = [&](Helpers& pool, const std::string& name) {
-    const auto sums = run(Op::kGradient, true, best_isa(), pool, x, anchor, out, table);
-    expect(std::memcmp(sums.data(), expected.data(), sums.size() * sizeof(Sums)) == 0, name);
+    const auto totals = run(Op::kGradient, true, best_isa(), pool, x, anchor, out, table);
+    expect(std::memcmp(totals.data(), expected.data(), totals.size() * sizeof(double)) == 0, name);
   };
   for (int threads = 2; threads <= 5; ++threads)
     for (int repeat = 0; repeat < 5; ++repeat) {
