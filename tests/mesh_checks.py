@@ -301,7 +301,7 @@ def ranks_that_change_their_list_where_a_look_costs_a_wait(rank: int, world: int
     theirs gets NaN."""
     mesh = line(world)
     a, b = (DTensor.from_local(leaf((2, n)), mesh, [Shard(0)]) for n in (3, 4))
-    with mock.patch.object(_torch_mesh, "_is_free_to_read", lambda _: False):
+    with mock.patch.object(_torch_mesh, "_is_free_to_read", return_value=False):
         for _ in range(2):
             np.testing.assert_allclose(penalty([a], 1.0).item(), world * leaf((2, 3)).abs().sum().item(), rtol=1e-6)
         if rank == 0:

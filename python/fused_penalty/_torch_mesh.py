@@ -79,7 +79,8 @@ class Shards:
         for x, mine, out, path in zip(self.tensors, self.locals, outs, self.paths, strict=True):
             if out is not None and _placed(out) != _placed(x):
                 raise bad(
-                    ValueError, "params", f"its gradient is placed as {_placed(out)} beside a leaf placed as {_placed(x)}",
+                    ValueError, "params",
+                    f"its gradient is placed as {_placed(out)} beside a leaf placed as {_placed(x)}",
                     "Write p.grad = p.grad.redistribute(p.device_mesh, p.placements) first", path=path,
                 )  # fmt: skip
             found.append(mine if out is x else None if out is None else _local(out))
@@ -160,15 +161,11 @@ class _Spread(torch.autograd.Function):
 
 
 @_opaque
-def unwrap(
-    leaves: Sequence[Any], anchors: Sequence[Any], paths: Sequence[str]
-) -> tuple[Shards | None, list[Any], list[Any]]:
-    """(how to make the sums global, local leaves, local anchors), from leaves of which some may be DTensors."""
+def unwrap(leaves: Sequence[Any], anchors: Sequence[Any], paths: Sequence[str]) -> tuple[Shards, list[Any], list[Any]]:
+    """(how to make the sums global, local leaves, local anchors), from leaves of which some are DTensors."""
     for x, a, path in zip(leaves, anchors, paths, strict=False):
         if _placed(x) != _placed(a):
             raise bad_anchor(path, f"placed as {_placed(a)} beside a leaf placed as {_placed(x)}")
-    if not any(isinstance(x, DTensor) for x in leaves):
-        return None, list(leaves), list(anchors)
     layouts = tuple(Layout(p, x.shape, x.dtype, *_placed(x)) for p, x in zip(paths, leaves, strict=True))
     share = _share(layouts, dist.get_rank(), dist.get_world_size())
     group = _group([x.device_mesh for x in leaves if isinstance(x, DTensor)], share.ranks)

@@ -239,12 +239,13 @@ def _unwrap(
     leaves: list[Any], anchors: list[Any], found: Leaves, index: Sequence[int]
 ) -> tuple[Shards | None, list[Any], list[Any]]:
     """What this rank holds of DTensors. Without torch.distributed.tensor there are none."""
-    if "torch.distributed.tensor" not in sys.modules:
-        return None, leaves, anchors
-    from . import _torch_mesh
+    if "torch.distributed.tensor" in sys.modules:
+        from ._torch_mesh import DTensor, unwrap
 
-    names = found.names()
-    return _torch_mesh.unwrap(leaves, anchors, [names[i] for i in index])
+        if any(isinstance(x, DTensor) for x in (*leaves, *anchors)):
+            names = found.names()
+            return unwrap(leaves, anchors, [names[i] for i in index])
+    return None, leaves, anchors
 
 
 def check_leaves(leaves: list[Any], found: Leaves, index: Sequence[int]) -> None:
