@@ -6,6 +6,9 @@ Keras and treex; `weight_decay=wd` of torch.optim is `l2 = wd / 2`.
 
 `params` is an `nn.Module` (its parameters), a mapping, an iterable of tensors or of (name, tensor) pairs. In a
 Module or mapping, one memory counts once (tied weights); an explicit list counts what it is given.
+
+DTensors (FSDP2, HSDP, tensor parallel) work in every verb: all ranks call it with the same list, each launches on its own
+shards, one all-reduce makes the value global, and gradients are DTensors placed as their leaves.
 """
 
 from __future__ import annotations
@@ -85,7 +88,8 @@ def penalty(
 
     Raises:
       TypeError: a selected leaf that is no dense float tensor; a strength or mask entry of a wrong type.
-      ValueError: a negative or non-finite static strength; trees that do not match; an unknown backend.
+      ValueError: a negative or non-finite static strength; trees that do not match; an unknown backend; DTensors
+        placed as Partial, or lists that differ from rank to rank.
 
     Source: Zou & Hastie, "Regularization and variable selection via the elastic net", 2005 (without the ½).
 
