@@ -7,8 +7,8 @@ Keras and treex; `weight_decay=wd` of torch.optim is `l2 = wd / 2`.
 `params` is an `nn.Module` (its parameters), a mapping, an iterable of tensors or of (name, tensor) pairs. In a
 Module or mapping, one memory counts once (tied weights); an explicit list counts what it is given.
 
-DTensors (FSDP2, HSDP, tensor parallel) work in every verb: all ranks call it with the same list, each launches on its own
-shards, one all-reduce makes the value global, and gradients are DTensors placed as their leaves.
+DTensors (FSDP2, HSDP, tensor parallel) work in every verb: all ranks call it with the same list, each launches on its
+own shards, one all-reduce makes the value global, and gradients are DTensors placed as their leaves.
 """
 
 from __future__ import annotations
