@@ -67,6 +67,7 @@ def holds(params: dict[str, Tensor], world: int, collectives: int = 1) -> None:
 
     value = counted(lambda: penalty(params, L1, L2), collectives)
     counted(value.backward, 0)
+    np.testing.assert_allclose(penalty(params, L1, L2, backend="reference").item(), expected, rtol=1e-6)
     again, grads = counted(lambda: penalty_and_grad(params, L1, L2), collectives)
     found = counted(lambda: sums(params), collectives)
     for v in (value, again):

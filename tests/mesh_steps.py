@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import pytest
@@ -30,10 +31,10 @@ def inputs() -> Tensor:
     return torch.randn(8, 7, generator=torch.Generator().manual_seed(1), dtype=F64)
 
 
-def sharded(mesh: DeviceMesh) -> nn.Sequential:
+def sharded(mesh: DeviceMesh, *, reshard: bool = True) -> nn.Sequential:
     net = model()
     for layer in (net[0], net[2]):  # the last one belongs to the root
-        fully_shard(layer, mesh=mesh)
+        fully_shard(layer, mesh=mesh, reshard_after_forward=reshard)
     return fully_shard(net, mesh=mesh)
 
 
@@ -45,12 +46,13 @@ def steps_agree(net: nn.Module, part: Callable[[Tensor], Tensor], late: bool = F
     alone = model()
     optimizers = [torch.optim.SGD(m.parameters(), lr=0.1, momentum=0.9) for m in (net, alone)]
     before = dict(net.named_parameters())
-    sharded = any(isinstance(p, DTensor) for p in before.values())
     for _ in range(3):
         for optimizer in optimizers:
             optimizer.zero_grad()
         loss = net(part(inputs())).square().mean()
-        value = counted(lambda: penalty(net if late else before, L1, L2), int(sharded))
+        params = dict(net.named_parameters()) if late else before
+        spread = any(isinstance(p, DTensor) for p in params.values())
+        value = counted(functools.partial(penalty, params, L1, L2), int(spread))
         expected = penalty(alone, L1, L2)
         torch.testing.assert_close(value, expected, rtol=1e-6, atol=0)
         same_everywhere(value, torch.distributed.get_world_size())
@@ -85,7 +87,8 @@ def fsdp2_after_the_forward_pass(rank: int, world: int) -> None:
     net(part_of(rank, world)(inputs()))
     gathered = dict(net.named_parameters())
     assert [name for name, p in gathered.items() if type(p) is nn.Parameter] == ["4.weight", "4.bias"]
-    steps_agree(sharded(line(world)), part_of(rank, world), late=True)
+    for reshard in (True, False):  # False: all layers are plain then
+        steps_agree(sharded(line(world), reshard=reshard), part_of(rank, world), late=True)
 
     net(inputs()).sum().backward()
     with pytest.raises(TypeError, match=r"params at '4.weight': its memory has been freed"):
