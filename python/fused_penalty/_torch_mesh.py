@@ -13,44 +13,24 @@ Imported only where `torch.distributed.tensor` is loaded already (`_torch_select
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
 from ._errors import bad, bad_anchor
+from ._torch_share import Layout, Share, group_of, share_of
 
 HEAD = 2048  # rows of the first all-reduce, the digest's two included: 32 KB, which cost little more than its latency
-DIGEST_BITS = 18  # world · digest² stays an exact float64 up to 2^17 ranks
 
 # torch.compile makes a break in the graph here: meshes are Python objects, and the digest is looked at.
 _opaque = torch.compiler.disable(reason="fused_penalty: DTensors are taken apart outside the graph")
 
 _agreed: set[Any] = set()  # (ranks, digest) of the lists whose comparison this process has read
-
-
-class Layout(NamedTuple):
-    """One leaf as all ranks see it; mesh and placements are None for a plain tensor."""
-
-    path: str
-    shape: torch.Size
-    dtype: torch.dtype
-    mesh: DeviceMesh | None
-    placements: tuple[Any, ...] | None
-
-
-class Share(NamedTuple):
-    """What follows from the layouts on this rank."""
-
-    ranks: tuple[int, ...]  # that hold the leaves together
-    owned: tuple[bool, ...]  # leaves that this rank counts
-    digest: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -167,8 +147,8 @@ def unwrap(leaves: Sequence[Any], anchors: Sequence[Any], paths: Sequence[str]) 
         if _placed(x) != _placed(a):
             raise bad_anchor(path, f"placed as {_placed(a)} beside a leaf placed as {_placed(x)}")
     layouts = tuple(Layout(p, x.shape, x.dtype, *_placed(x)) for p, x in zip(paths, leaves, strict=True))
-    share = _share(layouts, dist.get_rank(), dist.get_world_size())
-    group = _group([x.device_mesh for x in leaves if isinstance(x, DTensor)], share.ranks)
+    share = share_of(layouts, dist.get_rank(), dist.get_world_size())
+    group = group_of([x.device_mesh for x in leaves if isinstance(x, DTensor)], share.ranks)
     local = [_local(x) for x in leaves]
     return Shards(list(leaves), local, paths, share, group), local, [_local(a) for a in anchors]
 
@@ -189,67 +169,6 @@ def _local(x: Any) -> Any:
     if hasattr(local, "wait"):  # AsyncCollectiveTensor; wait() gives its memory, but no gradient
         return local.clone() if local.requires_grad else local.wait()
     return local
-
-
-@functools.lru_cache(maxsize=64)
-def _share(layouts: tuple[Layout, ...], rank: int, world: int) -> Share:
-    """Which ranks hold the leaves, and which leaves this rank counts.
-
-    The ranks are those of the mesh that holds all others, or all ranks where none does. The leaf of a smaller mesh
-    lives in several copies, one for each mesh like it in the others' rows; the copy with the first rank counts.
-    """
-    members = {x.mesh: _ranks(x, rank) for x in layouts if x.mesh is not None}
-    ranks = max(members.values(), key=len)
-    if not all(ranks.issuperset(m) for m in members.values()):
-        ranks = frozenset(range(world))
-    first = min(ranks)
-    owned = tuple(rank == first if x.mesh is None else first in members[x.mesh] and _leads(x) for x in layouts)
-    listed = [(x.path, x.shape, x.dtype, x.mesh and x.mesh.shape, x.placements) for x in layouts]
-    word = int.from_bytes(hashlib.blake2b(repr(listed).encode(), digest_size=8).digest(), "little")
-    low = (1 << DIGEST_BITS) - 1
-    return Share(tuple(sorted(ranks)), owned, (word & low, word >> DIGEST_BITS & low))
-
-
-def _ranks(layout: Layout, rank: int) -> frozenset[int]:
-    """The ranks of the leaf's mesh, checked."""
-    assert layout.mesh is not None
-    assert layout.placements is not None
-    if any(p.is_partial() for p in layout.placements):
-        raise bad(
-            ValueError, "params", f"placed as {layout.placements}: |x| of a sum is not the sum of the parts",
-            "Call redistribute() on it first, to Replicate() or Shard(dim)", path=layout.path,
-        )  # fmt: skip
-    ranks = frozenset(layout.mesh.mesh.flatten().tolist())
-    if rank not in ranks:
-        raise bad(
-            ValueError, "params", f"its mesh has the ranks {sorted(ranks)[:8]}, and this is rank {rank}",
-            "Give each rank the leaves of meshes that it is part of", path=layout.path,
-        )  # fmt: skip
-    return ranks
-
-
-def _leads(layout: Layout) -> bool:
-    """True on one of the ranks that hold the same elements: the first along every dimension that repeats them."""
-    assert layout.mesh is not None
-    assert layout.placements is not None
-    coordinate = layout.mesh.get_coordinate()
-    assert coordinate is not None
-    return all(c == 0 for c, p in zip(coordinate, layout.placements, strict=True) if p.is_replicate())
-
-
-def _group(meshes: Sequence[DeviceMesh], ranks: tuple[int, ...]) -> dist.ProcessGroup | None:
-    if len(ranks) == dist.get_world_size():
-        return dist.group.WORLD
-    for mesh in meshes:
-        if mesh.ndim == 1 and mesh.size() == len(ranks):
-            return mesh.get_group()
-    return _new_group(dist.group.WORLD, ranks)
-
-
-@functools.lru_cache(maxsize=64)
-def _new_group(world: dist.ProcessGroup | None, ranks: tuple[int, ...]) -> dist.ProcessGroup:
-    """A group over a mesh of several dimensions that is not the whole world: made at its first call."""
-    return dist.new_group(list(ranks), use_local_synchronization=True)
 
 
 @functools.lru_cache(maxsize=64)

@@ -95,7 +95,7 @@ def update(op: Op, s: Selection, outs: Sequence[Tensor | None], strengths: Tenso
             _launch(op, xs, anchors, [local[i] for i in index], each, [terms[i] for i in index], backend or "")
         )
     if s.shards is not None:  # a DTensor's version is not that of its local tensor
-        torch.autograd.graph.increment_version([o for o in outs if o is not None])
+        torch.autograd.graph.increment_version([o for o in outs if o is not None and not o.is_inference()])
     return gather(s, parts)
 
 
