@@ -22,15 +22,19 @@ def take(s: Selection, index: list[int]) -> tuple[list[Tensor], list[Tensor]]:
     return [s.leaves[i] for i in index], [s.anchors[i] for i in index] if s.anchors else []
 
 
-def gather(s: Selection, parts: list[Tensor]) -> Tensor:
-    """The rows of one launch a device, in the order of the leaves, on the first leaf's device."""
-    if len(parts) == 1:
-        return parts[0]
-    rows: list[Any] = [None] * len(s.leaves)
-    for index, part in zip(s.by_device, parts, strict=True):
-        for i, row in zip(index, part.to(s.leaves[0].device).unbind(), strict=True):
-            rows[i] = row
-    return torch.stack(rows)
+def gather(s: Selection, parts: list[Tensor], *, stats: bool = False) -> Tensor:
+    """The rows of one launch a device, in the order of the leaves, on the first leaf's device; of sharded leaves,
+    over all ranks. The rows are sums, or those of `Op.STATS`."""
+    total = parts[0]
+    if len(parts) > 1:
+        rows: list[Any] = [None] * len(s.leaves)
+        for index, part in zip(s.by_device, parts, strict=True):
+            for i, row in zip(index, part.to(s.leaves[0].device).unbind(), strict=True):
+                rows[i] = row
+        total = torch.stack(rows)
+    if s.shards is None:
+        return total
+    return s.shards.all_reduce_stats(total) if stats else s.shards.all_reduce(total)
 
 
 @functools.lru_cache(maxsize=64)

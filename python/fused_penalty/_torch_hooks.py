@@ -14,8 +14,8 @@ from ._errors import bad
 from ._rules import ByPath
 from ._select import check_strength, group
 from ._torch_combine import requested
-from ._torch_inplace import add_gradients, proximal_step
-from ._torch_select import Selection, is_frozen, select
+from ._torch_inplace import add_gradients, proximal_step, select_to_write
+from ._torch_select import Selection, is_frozen
 
 
 class Attached:
@@ -53,7 +53,7 @@ class Attached:
                     "Build it from model.named_parameters(), or give by_leaf or strengths in the parameter groups",
                 )  # fmt: skip
         named = list(zip(names, params, strict=True)) if len(names) == len(params) else params
-        s = select(named, self.l1, self.l2, self._mask, self._anchor)
+        s = select_to_write(named, self.l1, self.l2, self._mask, self._anchor)
         mine = [owners[i] for i in s.index]
         if any("l1" in g or "l2" in g for g in groups):
             s = replace(s, groups=group(len(s.leaves), *(_own_strengths(s, mine, k) for k in (0, 1))))
@@ -98,7 +98,7 @@ class Attached:
         rates = torch.stack([torch.as_tensor(g["lr"], dtype=torch.float64, device=device) for g in owners])
         if (overflow := getattr(optimizer, "found_inf", None)) is not None:  # GradScaler: the step was not made
             rates = torch.where(overflow.to(device) > 0, 0.0, rates)
-        outs = [None if is_frozen(x) or x.grad is None else x for x in s.leaves]
+        outs = [None if is_frozen(x) or x.grad is None else x for x in s.params]
         self.penalty = proximal_step(s, rates, outs, requested(self._backend))
 
 

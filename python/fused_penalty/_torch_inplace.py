@@ -8,10 +8,11 @@ pass that still needs an old value raises instead of using the new one.
 from __future__ import annotations
 
 import operator
+import sys
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ._plan import Op
 from ._select import check_strength
@@ -61,7 +62,7 @@ def add_grad_(
     >>> float(add_grad_([w], l1=1.0, l2=0.5)), w.grad.tolist()
     (5.5, [5.0, 0.0])
     """
-    s = select(params, l1, l2, mask, anchor)
+    s = select_to_write(params, l1, l2, mask, anchor)
     backend = requested(backend)
     if not s.leaves:
         return torch.zeros(())
@@ -71,9 +72,9 @@ def add_grad_(
 def add_gradients(s: Selection, backend: str | None, *, create: bool = False, scale: Tensor | None = None) -> Tensor:
     """`add_grad_` of a selection; `scale` (n,) multiplies what is added, not the penalty that is returned."""
     with torch.no_grad():
-        outs = _gradients(s.leaves)
+        outs = _gradients(s.params)
         check_writable(s, outs, "its gradient, ")
-        for i, x in enumerate(s.leaves if create else ()):
+        for i, x in enumerate(s.params if create else ()):
             if outs[i] is None and x.is_leaf and not is_frozen(x):
                 outs[i] = x.grad = torch.zeros_like(x)
         factors = torch.stack([per_leaf(s, 0), 2 * per_leaf(s, 1)], dim=1)
@@ -122,7 +123,7 @@ def prox_(
     >>> float(prox_([w], l1=1.0, l2=0.5)), w.tolist()
     (4.625, [0.0, -0.5])
     """
-    s = select(params, l1, l2, mask, anchor)
+    s = select_to_write(params, l1, l2, mask, anchor)
     step = check_strength("step", step, torch.is_tensor)
     backend = requested(backend)
     if not s.leaves:
@@ -165,7 +166,7 @@ def regularize_(
     >>> float(regularize_([w], l1=1.0, l2=0.5)), w.tolist()
     (4.625, [-0.25, 0.0])
     """
-    s = select(params, l1, l2, mask, anchor)
+    s = select_to_write(params, l1, l2, mask, anchor)
     backend = requested(backend)
     if not s.leaves:
         return torch.zeros(())
@@ -176,6 +177,22 @@ def regularize_(
         return combine(s, update(Op.REGULARIZE, s, outs, factors, backend)).to(s.dtype)
 
 
+def select_to_write(params: Params, l1: Any, l2: Any, mask: Any, anchor: Any) -> Selection:
+    """`select` for a call that writes: nothing for autograd to record, and FSDP's modules in their sharded state.
+
+    After a forward pass FSDP2 may keep what it gathered as the parameters of the module (the root does, until the
+    backward pass): a write there would be lost.
+    """
+    if isinstance(params, nn.Module) and "torch.distributed.fsdp" in sys.modules:
+        from torch.distributed.fsdp import FSDPModule
+
+        for module in params.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+    with torch.no_grad():
+        return select(params, l1, l2, mask, anchor)
+
+
 def written(s: Selection) -> list[Tensor | None]:
     """The leaves themselves, but for frozen parameters."""
-    return [None if is_frozen(x) else x for x in s.leaves]
+    return [None if is_frozen(x) else x for x in s.params]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,9 @@ try:
     from ._cpu import Tensors
 except ImportError:  # not built: fused_penalty.backends() tells
     Tensors = None  # type: ignore[assignment, misc]
+
+if TYPE_CHECKING:
+    from ._torch_mesh import Shards
 
 SUPPORTED = frozenset(getattr(torch, name) for name in DTYPES)
 Params = nn.Module | Mapping[str, Any] | Iterable[Any]
@@ -55,6 +59,16 @@ class Selection:
     groups: Groups
     dtype: torch.dtype  # of the result
     by_device: list[list[int]]  # indices into leaves
+    shards: Shards | None  # where there are DTensors: leaves are then what this rank holds of them
+
+    @property
+    def params(self) -> list[Tensor]:
+        """The selected leaves as the caller holds them: DTensors, where `leaves` are parts of them."""
+        return self.leaves if self.shards is None else self.shards.tensors
+
+    def local(self, outs: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """What this rank holds of outputs that are placed as `params`."""
+        return list(outs) if self.shards is None else self.shards.local(outs)
 
     def paths(self) -> tuple[str, ...]:
         names = self.all.names()
@@ -151,7 +165,9 @@ def select(params: Params, l1: Any, l2: Any, mask: Any, anchor: Any) -> Selectio
         selected = [check_mask_leaf(v, name) for v, name in zip(values, found.names(), strict=True)]
         index = [i for i, keep in enumerate(selected) if keep]
     leaves = found.tensors if len(index) == len(selected) else [found.tensors[i] for i in index]
-    dtype, by_device = _survey(leaves, found, index)
+    survey = _read(leaves)
+    if survey is None:
+        check_leaves(leaves, found, index)
 
     def broadcast(argument: str, tree: Any) -> list[Any] | None:
         return _prefix_tree(argument, tree, found)
@@ -161,7 +177,12 @@ def select(params: Params, l1: Any, l2: Any, mask: Any, anchor: Any) -> Selectio
         for name, value in (("l1", l1), ("l2", l2))
     ]
     anchors = _anchors(anchor, found, index, leaves)
-    return Selection(found, index, leaves, anchors, group(len(leaves), *strengths), dtype, by_device)
+    shards = None
+    if survey is None:
+        shards, leaves, anchors = _unwrap(leaves, anchors, found, index)
+        survey = _look(leaves, found, index)
+    dtype, by_device = survey
+    return Selection(found, index, leaves, anchors, group(len(leaves), *strengths), dtype, by_device, shards)
 
 
 def _is_tensor(x: Any) -> bool:
@@ -183,25 +204,48 @@ def is_plain() -> bool:
     )
 
 
-def _survey(leaves: list[Any], found: Leaves, index: list[int]) -> tuple[torch.dtype, list[list[int]]]:
-    """Checks the leaves; the result's dtype, and the leaves' indices device by device.
+Survey = tuple[torch.dtype, list[list[int]]]  # the result's dtype, and the leaves' indices device by device
 
-    The native reader does it in a tenth of the time. What it does not accept is looked at here, by name.
-    """
-    if Tensors is not None and is_plain():
-        try:
-            read = Tensors(leaves)
-        except (TypeError, RuntimeError, BufferError):
-            pass
-        else:
-            if len(read.devices) == 1:
-                return torch.float64 if read.has_float64 else torch.float32, [list(range(len(leaves)))]
-    check_leaves(leaves, found, index)
+
+def _read(leaves: list[Any]) -> Survey | None:
+    """By the native reader, in a tenth of the time; None where it has to be looked at in Python."""
+    if Tensors is None or not is_plain():
+        return None
+    try:
+        read = Tensors(leaves)
+    except (TypeError, RuntimeError, BufferError):
+        return None
+    if len(read.devices) != 1:
+        return None
+    return torch.float64 if read.has_float64 else torch.float32, [list(range(len(leaves)))]
+
+
+def _look(leaves: list[Tensor], found: Leaves, index: Sequence[int]) -> Survey:
     groups: dict[torch.device, list[int]] = {}
+    eager = is_plain()
     for i, t in enumerate(leaves):
         groups.setdefault(t.device, []).append(i)
+        if eager and t.numel() and not t.data_ptr():
+            raise bad(
+                TypeError, "params", "its memory has been freed, as FSDP does with what it gathered for a forward pass",
+                "Give the parameters that the module has now: the module itself, or list(model.parameters())",
+                path=found.names()[index[i]],
+            )  # fmt: skip
     wide = any(t.dtype == torch.float64 for t in leaves)
     return torch.float64 if wide else torch.float32, list(groups.values())
+
+
+def _unwrap(
+    leaves: list[Any], anchors: list[Any], found: Leaves, index: Sequence[int]
+) -> tuple[Shards | None, list[Any], list[Any]]:
+    """What this rank holds of DTensors. Without torch.distributed.tensor there are none."""
+    if "torch.distributed.tensor" in sys.modules:
+        from ._torch_mesh import DTensor, unwrap
+
+        if any(isinstance(x, DTensor) for x in (*leaves, *anchors)):
+            names = found.names()
+            return unwrap(leaves, anchors, [names[i] for i in index])
+    return None, leaves, anchors
 
 
 def check_leaves(leaves: list[Any], found: Leaves, index: Sequence[int]) -> None:

@@ -80,16 +80,22 @@ def _(
 
 
 def update(op: Op, s: Selection, outs: Sequence[Tensor | None], strengths: Tensor, backend: str | None) -> Tensor:
-    """Writes `outs` (None: that leaf is only read); S (n, 2) float64 of what was read, on the first leaf's device.
+    """Writes `outs` (None: that leaf is only read), which are placed as the leaves; S (n, 2) float64 of what was read,
+    on the first leaf's device.
 
     strengths (n, 2) float64: a and b of the operation (`_plan.Op`), for each leaf.
     """
     terms = s.groups.leaf_terms
+    local = s.local(outs)
     parts = []
     for index in s.by_device:
         xs, anchors = take(s, index)
         each = strengths if len(s.by_device) == 1 else torch.stack([strengths[i] for i in index]).to(xs[0].device)
-        parts.append(_launch(op, xs, anchors, [outs[i] for i in index], each, [terms[i] for i in index], backend or ""))
+        parts.append(
+            _launch(op, xs, anchors, [local[i] for i in index], each, [terms[i] for i in index], backend or "")
+        )
+    if s.shards is not None:  # a DTensor's version is not that of its local tensor
+        torch.autograd.graph.increment_version([o for o in outs if o is not None and not o.is_inference()])
     return gather(s, parts)
 
 

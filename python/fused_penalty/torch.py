@@ -6,6 +6,9 @@ Keras and treex; `weight_decay=wd` of torch.optim is `l2 = wd / 2`.
 
 `params` is an `nn.Module` (its parameters), a mapping, an iterable of tensors or of (name, tensor) pairs. In a
 Module or mapping, one memory counts once (tied weights); an explicit list counts what it is given.
+
+DTensors (FSDP2, HSDP, tensor parallel) work in every verb: all ranks call it with the same list, each launches on its
+own shards, one all-reduce makes the value global, and gradients are DTensors placed as their leaves.
 """
 
 from __future__ import annotations
@@ -85,7 +88,8 @@ def penalty(
 
     Raises:
       TypeError: a selected leaf that is no dense float tensor; a strength or mask entry of a wrong type.
-      ValueError: a negative or non-finite static strength; trees that do not match; an unknown backend.
+      ValueError: a negative or non-finite static strength; trees that do not match; an unknown backend; DTensors
+        placed as Partial, or lists that differ from rank to rank.
 
     Source: Zou & Hastie, "Regularization and variable selection via the elastic net", 2005 (without the ½).
 
@@ -177,17 +181,17 @@ def stats(params: Params, *, mask: Any = None, anchor: Any = None, backend: str 
     if not s.leaves:
         return Stats(none, none, none, none.to(torch.int64), none.to(torch.int64), (), ())
     with torch.no_grad():
-        total = gather(s, [core.stats(*take(s, index), backend) for index in s.by_device])
+        total = gather(s, [core.stats(*take(s, index), backend) for index in s.by_device], stats=True)
     absolute, square, largest = total[:, :3].to(s.dtype).unbind(1)
     zeros, nonfinite = total[:, 3:].to(torch.int64).unbind(1)
-    return Stats(absolute, square, largest, zeros, nonfinite, tuple(x.numel() for x in s.leaves), s.paths())
+    return Stats(absolute, square, largest, zeros, nonfinite, tuple(x.numel() for x in s.params), s.paths())
 
 
 def _sums(s: Selection, backend: str | None) -> Tensor:
     """S (n, 2) float64 on the first leaf's device, from one launch a device."""
     terms = s.groups.leaf_terms
     if len(s.by_device) == 1:
-        return core.sums(s.leaves, s.anchors, terms, backend)
+        return gather(s, [core.sums(s.leaves, s.anchors, terms, backend)])
     parts = []
     for index in s.by_device:
         xs, anchors = take(s, index)
@@ -203,9 +207,10 @@ def _gradients(s: Selection, backend: str | None) -> tuple[Tensor, dict[int, Ten
     parts = []
     for index in s.by_device:
         xs, anchors = take(s, index)
-        live = [k for k, x in enumerate(xs) if not is_frozen(x)]
+        live = [k for k, i in enumerate(index) if not is_frozen(s.params[i])]
         factors = strengths if len(s.by_device) == 1 else torch.stack([strengths[i] for i in index]).to(xs[0].device)
         total, found = core.sums_and_gradients(xs, anchors, factors, [terms[i] for i in index], live, backend)
         parts.append(total)
-        chosen.update({s.index[index[k]]: g for k, g in zip(live, found, strict=True)})
+        local = zip((index[k] for k in live), found, strict=True)
+        chosen.update({s.index[i]: g if s.shards is None else s.shards.wrap(i, g) for i, g in local})
     return gather(s, parts), chosen
