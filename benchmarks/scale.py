@@ -213,8 +213,8 @@ def hlo_table(rows: Sequence[dict[str, Any]]) -> str:
     cells = []
     for devices, what in dict.fromkeys((r["devices"], r["of"]) for r in rows):
         pair = [by[devices, what, version] for version in ("ours", "naive")]
-        shown = [str(r[k]) for r in pair for k in ("operations", "all-reduce", "all-gather")]
-        cells.append([str(devices), what, str(pair[0]["calls of ours"]), *shown])
+        shown = [str(r[k]) for r in pair for k in ("operations", "all_reduces", "all_gathers")]
+        cells.append([str(devices), what, str(pair[0]["launches"]), *shown])
     head = (
         "devices", "of", "our calls", "ours: operations", "all-reduces", "all-gathers",
         "naive: operations", "all-reduces", "all-gathers",

@@ -35,11 +35,11 @@ import contend_jax
 import trees
 from cases import L1, L2
 from fused_penalty.torch import add_grad_
+from mesh_hlo import counts
 
 DEVICES = (1, 2, 4, 8, 16, 32, 64)
 VERSIONS = {"ours": contend_jax.penalty, "naive": contend_jax.penalty_per_leaf}
 WORK = ("fusion", "reduce", "custom-call", "copy", "convert", "convolution", "dot")  # HLO that runs over memory
-COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
 
 # JAX
@@ -65,9 +65,7 @@ def in_hlo(jitted: Any, *args: Any) -> dict[str, int]:
     text = jitted.lower(*args).compile().as_text()
     entry = text[text.index("\nENTRY") :]
     operations = re.findall(r" = (?:\([^()]*\)|\S+) ([a-z][a-z-]*)\(", entry)
-    found = {"operations": sum(op in WORK for op in operations)}
-    found["calls of ours"] = text.count('custom_call_target="fused_penalty')
-    return found | {c: len(re.findall(rf" {c}(?:-start)?\(", text)) for c in COLLECTIVES}
+    return {"operations": sum(op in WORK for op in operations)} | counts(text)
 
 
 def jax_counts(devices: list[int]) -> list[dict[str, Any]]:

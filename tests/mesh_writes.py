@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
-from fused_penalty.torch import add_grad_, attach, prox_, regularize_, stats
+from fused_penalty.torch import add_grad_, attach, prox_, regularize_, stats, sums
 from mesh_checks import counted, leaf, line, same_everywhere, spread, whole
 from mesh_steps import L1, L2, inputs, model, part_of, sharded
 
@@ -58,6 +58,7 @@ def writes_in_place(rank: int, world: int) -> None:
     for name, write in WRITES.items():
         params = with_gradients(placed(world))
         single = with_gradients(alone(params))
+        sums(params)  # at a list's first call the ranks compare it before anything is written
         value = counted(lambda w=write, p=params: w(p), 1)
         np.testing.assert_allclose(value.item(), write(single).item(), rtol=1e-6)
         same_everywhere(value, world)
@@ -134,3 +135,14 @@ def a_write_after_a_forward_pass_is_kept(rank: int, world: int) -> None:
         torch.testing.assert_close(whole(p.detach()), q.detach(), rtol=0, atol=0)
     with torch.no_grad():
         torch.testing.assert_close(net(inputs()), single(inputs()))
+
+
+def different_lists_are_refused_before_a_write(rank: int, world: int) -> None:
+    mesh = line(world)
+    a, b = (DTensor.from_local(leaf((2, n)), mesh, [Shard(0)]) for n in (5, 6))
+    before = [x.to_local().clone() for x in (a, b)]
+    for write in (prox_, regularize_):
+        with pytest.raises(ValueError, match="do not pass the same list"):
+            write([a, b] if rank == 0 else [a], L1, L2)
+    for x, old in zip((a, b), before, strict=True):
+        assert torch.equal(x.to_local(), old)

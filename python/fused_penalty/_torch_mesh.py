@@ -81,10 +81,16 @@ class Shards:
         largest = torch.where(absolute_square[:, 0].isnan(), torch.nan, largest)
         return torch.cat([absolute_square, largest[:, None], counts], dim=1)
 
+    @_opaque
+    def agree(self) -> None:
+        """Raises on every rank if the ranks pass different lists; before a first write to this one."""
+        if (self.share.ranks, self.share.digest) not in _agreed:
+            self.add_up(_zeros(0, self.locals[0].device), (), look=True)
+
     def add_up(self, local: Tensor, owned: tuple[bool, ...] | None = None, *, look: bool = False) -> Tensor:
         """The sum over all ranks of the rows that each owns; `look`: compare the lists on the host in any case."""
         # A product with 0 would make the infinite sums of a replica NaN.
-        own = torch.where(_column(owned or self.share.owned, local.device), local, 0.0)
+        own = torch.where(_column(self.share.owned if owned is None else owned, local.device), local, 0.0)
         fits, long = min(len(own), HEAD - 2), len(own) > HEAD - 2
         padding = _zeros(HEAD - 2 - fits, local.device)
         head = torch.cat([own[:fits], padding, _moments(self.share.digest, 1, local.device)])
@@ -173,7 +179,7 @@ def _local(x: Any) -> Any:
 
 @functools.lru_cache(maxsize=64)
 def _column(owned: tuple[bool, ...], device: torch.device) -> Tensor:
-    return torch.tensor(owned, device=device)[:, None]
+    return torch.tensor(owned, dtype=torch.bool, device=device)[:, None]
 
 
 @functools.lru_cache(maxsize=64)

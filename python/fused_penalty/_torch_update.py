@@ -87,6 +87,8 @@ def update(op: Op, s: Selection, outs: Sequence[Tensor | None], strengths: Tenso
     """
     terms = s.groups.leaf_terms
     local = s.local(outs)
+    if s.shards is not None:
+        s.shards.agree()
     parts = []
     for index in s.by_device:
         xs, anchors = take(s, index)
