@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -98,9 +99,9 @@ def _factors(strengths: Tensor) -> Tensor:
 def dense(xs: list[Tensor], anchors: list[Tensor]) -> tuple[list[Tensor], _cpu.Tensors, _cpu.Tensors | None]:
     """The leaves as dense memory, read, and their anchors: copied only where there are gaps, overlaps or a lazy
     negation, or where a leaf and its anchor order their elements differently."""
-    if any(map(Tensor.is_neg, xs + anchors)):
-        xs, anchors = [x.resolve_neg() for x in xs], [a.resolve_neg() for a in anchors]
     read, anchor = _cpu.Tensors(xs), _cpu.Tensors(anchors) if anchors else None
+    if _negated(xs, read) or (anchor is not None and _negated(anchors, anchor)):
+        return dense([x.resolve_neg() for x in xs], [a.resolve_neg() for a in anchors])
     odd = set(read.irregular)
     if anchor is not None:
         odd |= _differing(xs, read, anchors, anchor)
@@ -111,12 +112,19 @@ def dense(xs: list[Tensor], anchors: list[Tensor]) -> tuple[list[Tensor], _cpu.T
     return xs, _cpu.Tensors(xs), _cpu.Tensors(anchors) if anchors else None
 
 
+def _negated(tensors: Sequence[Tensor | None], read: _cpu.Tensors) -> list[int]:
+    """Where the bits are those of -x: imaginary parts of conjugates. They have gaps, or a single element, so that not
+    all of 2,000 tensors have to be asked."""
+    candidates = {*read.irregular, *np.flatnonzero(np.frombuffer(read.layout, np.uint64) >> np.uint64(2) == 1).tolist()}
+    return [i for i in candidates if (t := tensors[i]) is not None and t.is_neg()]
+
+
 def _differing(
     xs: Sequence[Tensor], x_read: _cpu.Tensors, ys: Sequence[Tensor | None], y_read: _cpu.Tensors
 ) -> set[int]:
-    """Where y has gaps, or its elements in another order than x has."""
+    """Where y has gaps, other bits than it shows, or its elements in another order than x has."""
     permuted = {*x_read.permuted, *y_read.permuted}
-    found = set(y_read.irregular)
+    found = {*y_read.irregular, *_negated(ys, y_read)}
     for i in permuted:
         y = ys[i]
         if y is not None and xs[i].stride() != y.stride():

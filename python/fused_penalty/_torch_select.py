@@ -60,6 +60,7 @@ class Selection:
     dtype: torch.dtype  # of the result
     by_device: list[list[int]]  # indices into leaves
     shards: Shards | None  # where there are DTensors: leaves are then what this rank holds of them
+    read: Any  # the leaves as the native reader has read them, where it could
 
     @property
     def params(self) -> list[Tensor]:
@@ -181,8 +182,8 @@ def select(params: Params, l1: Any, l2: Any, mask: Any, anchor: Any) -> Selectio
     if survey is None:
         shards, leaves, anchors = _unwrap(leaves, anchors, found, index)
         survey = _look(leaves, found, index)
-    dtype, by_device = survey
-    return Selection(found, index, leaves, anchors, group(len(leaves), *strengths), dtype, by_device, shards)
+    dtype, by_device, read = survey
+    return Selection(found, index, leaves, anchors, group(len(leaves), *strengths), dtype, by_device, shards, read)
 
 
 def _is_tensor(x: Any) -> bool:
@@ -204,7 +205,8 @@ def is_plain() -> bool:
     )
 
 
-Survey = tuple[torch.dtype, list[list[int]]]  # the result's dtype, and the leaves' indices device by device
+# The result's dtype, the leaves' indices device by device, and what the native reader has read, if it could.
+Survey = tuple[torch.dtype, list[list[int]], Any]
 
 
 def _read(leaves: list[Any]) -> Survey | None:
@@ -217,7 +219,7 @@ def _read(leaves: list[Any]) -> Survey | None:
         return None
     if len(read.devices) != 1:
         return None
-    return torch.float64 if read.has_float64 else torch.float32, [list(range(len(leaves)))]
+    return torch.float64 if read.has_float64 else torch.float32, [list(range(len(leaves)))], read
 
 
 def _look(leaves: list[Tensor], found: Leaves, index: Sequence[int]) -> Survey:
@@ -232,7 +234,7 @@ def _look(leaves: list[Tensor], found: Leaves, index: Sequence[int]) -> Survey:
                 path=found.names()[index[i]],
             )  # fmt: skip
     wide = any(t.dtype == torch.float64 for t in leaves)
-    return torch.float64 if wide else torch.float32, list(groups.values())
+    return torch.float64 if wide else torch.float32, list(groups.values()), None
 
 
 def _unwrap(

@@ -1,7 +1,6 @@
 """Launches that write in place: two custom ops that tell torch.compile what they mutate, one launch a device.
 
-In plain eager mode the launcher is called directly, and autograd is told of the write by the version counters: it then
-refuses to use a tensor that it had saved, instead of giving a wrong gradient.
+In plain eager mode the launcher is called directly; `check_writable` has told autograd of the write by then.
 """
 
 from __future__ import annotations
@@ -85,19 +84,17 @@ def update(op: Op, s: Selection, outs: Sequence[Tensor | None], strengths: Tenso
 
     strengths (n, 2) float64: a and b of the operation (`_plan.Op`), for each leaf.
     """
-    terms = s.groups.leaf_terms
-    local = s.local(outs)
+    local, terms = s.local(outs), s.groups.leaf_terms
     if s.shards is not None:
         s.shards.agree()
+    if len(s.by_device) == 1:
+        return gather(s, [_launch(op, s.leaves, s.anchors, local, strengths, list(terms), backend or "")])
     parts = []
     for index in s.by_device:
         xs, anchors = take(s, index)
-        each = strengths if len(s.by_device) == 1 else torch.stack([strengths[i] for i in index]).to(xs[0].device)
-        parts.append(
-            _launch(op, xs, anchors, [local[i] for i in index], each, [terms[i] for i in index], backend or "")
-        )
-    if s.shards is not None:  # a DTensor's version is not that of its local tensor
-        torch.autograd.graph.increment_version([o for o in outs if o is not None and not o.is_inference()])
+        each = torch.stack([strengths[i] for i in index]).to(xs[0].device)
+        mine, some = [local[i] for i in index], [terms[i] for i in index]
+        parts.append(_launch(op, xs, anchors, mine, each, some, backend or ""))
     return gather(s, parts)
 
 
@@ -110,14 +107,10 @@ def _launch(
     terms: list[int],
     backend: str,
 ) -> Tensor:
-    written = [o for o in outs if o is not None]
     if is_plain():
-        total: Tensor = launcher(backend, xs[0]).launch_update(op, xs, anchors, outs, strengths, terms)
-        if torch.is_inference_mode_enabled():  # inference tensors have no version
-            written = [o for o in written if not o.is_inference()]
-        torch.autograd.graph.increment_version(written)
-        return total
+        return launcher(backend, xs[0]).launch_update(op, xs, anchors, outs, strengths, terms)
     live = [i for i, o in enumerate(outs) if o is not None]
+    written = [o for o in outs if o is not None]
     if op is Op.ADD_GRADIENT:
         return add_gradients_op(xs, anchors, written, live, strengths, terms, backend)
     read = [x for x, o in zip(xs, outs, strict=True) if o is None]

@@ -15,38 +15,53 @@ from ._torch_select import SUPPORTED, Selection, Tensors, is_plain
 _is_leaf = operator.attrgetter("is_leaf")
 
 
-def check_writable(s: Selection, outs: Sequence[Tensor | None], what: str = "") -> None:
-    """Raises for the first of `outs` that cannot be written in place, by the name of its leaf.
+def check_writable(s: Selection, outs: Sequence[Tensor | None], *, gradients: bool = False) -> None:
+    """Raises for the first of `outs` that cannot be written in place, by the name of its leaf; then tells autograd of
+    the write that follows.
 
-    `what` names the arrays ("its gradient "; nothing for the leaf itself). Refused: memory that is not dense or not
-    like the leaf's, results of recorded operations, inference tensors outside inference mode, tensors that hold an
-    element twice, and tensors that share elements with others of the call. While torch.compile traces there is no
-    memory to ask about; only dtypes and layouts are looked at.
+    `outs` are the leaves themselves, or their gradients. Refused: memory that is not dense or not like the leaf's,
+    results of recorded operations, inference tensors outside inference mode, tensors that hold an element twice, and
+    tensors that share elements with others of the call. While torch.compile traces there is no memory to ask about;
+    only dtypes and layouts are looked at.
     """
     placed, outs = outs, s.local(outs)
-    reads = [x for x, o in zip(s.leaves, outs, strict=True) if o is not x] + s.anchors
     plain = is_plain()
-    if plain and _is_fine(s, placed, outs, reads):
+    if plain and _is_fine(s, placed, outs, gradients):
+        _tell_autograd(s, placed, outs)
         return
-    names = s.paths()
-    for name, x, out, whole in zip(names, s.leaves, outs, placed, strict=True):
+    what = "its gradient, " if gradients else ""
+    for name, x, out, whole in zip(s.paths(), s.leaves, outs, placed, strict=True):
         if out is not None and whole is not None:
             _check_one(name, x, out, whole.is_leaf, what, plain)
     if plain:
-        _check_shared(s, outs, reads, what)
+        _check_shared(s, outs, what)
+        _tell_autograd(s, placed, outs)
 
 
-def _is_fine(s: Selection, placed: Sequence[Tensor | None], outs: Sequence[Tensor | None], reads: list[Tensor]) -> bool:
+def _tell_autograd(s: Selection, placed: Sequence[Tensor | None], outs: Sequence[Tensor | None]) -> None:
+    """Bumps the version counters, so that a backward pass which needs an old value raises."""
+    written = [o for o in placed if o is not None]
+    if s.shards is not None:  # a DTensor's version is not that of its local tensor
+        written += [o for o in outs if o is not None]
+    if torch.is_inference_mode_enabled():  # inference tensors have no version
+        written = [o for o in written if not o.is_inference()]
+    torch.autograd.graph.increment_version(written)
+
+
+def _is_fine(s: Selection, placed: Sequence[Tensor | None], outs: Sequence[Tensor | None], gradients: bool) -> bool:
     """The whole check, in a tenth of the time, where there is nothing unusual."""
     written = [o for o in placed if o is not None]
-    if Tensors is None or any(map(Tensor.is_inference, written)) or not all(map(_is_leaf, written)):
+    if s.read is None or not all(map(_is_leaf, written)) or any(map(Tensor.is_inference, written)):
         return False
     try:
-        leaves = Tensors(s.leaves)
-        out = Tensors(list(outs), leaves)
-        if out.irregular or out.layout != leaves.layout or len(out.devices) > 1 or len(leaves.devices) > 1:
+        out = Tensors(list(outs), s.read)
+        if out.irregular or out.layout != s.read.layout or len(out.devices) > 1:
             return False
-        return (not written or out.devices == leaves.devices) and not out.shared(Tensors(reads))
+        if gradients:
+            reads = Tensors(s.leaves + s.anchors) if s.anchors else s.read
+        else:
+            reads = Tensors([x for x, o in zip(s.leaves, outs, strict=True) if o is None] + s.anchors)
+        return (not out.devices or out.devices == s.read.devices) and not out.shared(reads)
     except (TypeError, RuntimeError, BufferError):
         return False
 
@@ -99,8 +114,9 @@ def _repeats(t: Tensor) -> bool:
     return len(np.unique(offsets)) < offsets.size
 
 
-def _check_shared(s: Selection, outs: Sequence[Tensor | None], reads: list[Tensor], what: str) -> None:
+def _check_shared(s: Selection, outs: Sequence[Tensor | None], what: str) -> None:
     names = s.paths()
+    reads = [x for x, o in zip(s.leaves, outs, strict=True) if o is not x] + s.anchors
     readers = [n for n, x, o in zip(names, s.leaves, outs, strict=True) if o is not x]
     readers += [f"anchor at {n!r}" for n in names] if s.anchors else []
     mine = [(name, o, True) for name, o in zip(names, outs, strict=True) if o is not None]
