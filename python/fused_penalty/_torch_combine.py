@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ def requested(backend: str | None) -> str | None:
     return _backends.requested("torch", backend)
 
 
-def take(s: Selection, index: list[int]) -> tuple[list[Tensor], list[Tensor]]:
+def take(s: Selection, index: Sequence[int]) -> tuple[list[Tensor], list[Tensor]]:
     return [s.leaves[i] for i in index], [s.anchors[i] for i in index] if s.anchors else []
 
 

@@ -53,12 +53,12 @@ class Leaves:
 @dataclass(frozen=True)
 class Selection:
     all: Leaves
-    index: list[int]  # positions of the selected leaves
+    index: Sequence[int]  # positions of the selected leaves
     leaves: list[Tensor]
     anchors: list[Tensor]  # empty without an anchor
     groups: Groups
     dtype: torch.dtype  # of the result
-    by_device: list[list[int]]  # indices into leaves
+    by_device: list[Sequence[int]]  # indices into leaves
     shards: Shards | None  # where there are DTensors: leaves are then what this rank holds of them
     read: Any  # the leaves as the native reader has read them, where it could
 
@@ -158,7 +158,7 @@ def select(params: Params, l1: Any, l2: Any, mask: Any, anchor: Any) -> Selectio
     """Flatten, mask and check; nothing is computed yet."""
     found = flatten(params)
     selected = [True] * len(found.tensors)
-    index = list(range(len(selected)))
+    index: Sequence[int] = range(len(selected))
     if mask is not None:
         tree = mask(params) if callable(mask) and not isinstance(mask, nn.Module) else mask
         flat = _prefix_tree("mask", tree, found)
@@ -206,7 +206,7 @@ def is_plain() -> bool:
 
 
 # The result's dtype, the leaves' indices device by device, and what the native reader has read, if it could.
-Survey = tuple[torch.dtype, list[list[int]], Any]
+Survey = tuple[torch.dtype, list[Sequence[int]], Any]
 
 
 def _read(leaves: list[Any]) -> Survey | None:
@@ -219,7 +219,7 @@ def _read(leaves: list[Any]) -> Survey | None:
         return None
     if len(read.devices) != 1:
         return None
-    return torch.float64 if read.has_float64 else torch.float32, [list(range(len(leaves)))], read
+    return torch.float64 if read.has_float64 else torch.float32, [range(len(leaves))], read
 
 
 def _look(leaves: list[Tensor], found: Leaves, index: Sequence[int]) -> Survey:

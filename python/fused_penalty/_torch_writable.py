@@ -12,7 +12,7 @@ from torch import Tensor
 from ._errors import bad
 from ._torch_select import SUPPORTED, Selection, Tensors, is_plain
 
-_is_leaf = operator.attrgetter("is_leaf")
+_is_leaf, _version = operator.attrgetter("is_leaf"), operator.attrgetter("_version")
 
 
 def check_writable(s: Selection, outs: Sequence[Tensor | None], *, gradients: bool = False) -> None:
@@ -25,9 +25,10 @@ def check_writable(s: Selection, outs: Sequence[Tensor | None], *, gradients: bo
     only dtypes and layouts are looked at.
     """
     placed, outs = outs, s.local(outs)
+    written = [o for o in placed if o is not None]
     plain = is_plain()
-    if plain and _is_fine(s, placed, outs, gradients):
-        _tell_autograd(s, placed, outs)
+    if plain and _is_fine(s, written, outs, gradients):
+        _tell_autograd(s, written, outs)
         return
     what = "its gradient, " if gradients else ""
     for name, x, out, whole in zip(s.paths(), s.leaves, outs, placed, strict=True):
@@ -35,25 +36,24 @@ def check_writable(s: Selection, outs: Sequence[Tensor | None], *, gradients: bo
             _check_one(name, x, out, whole.is_leaf, what, plain)
     if plain:
         _check_shared(s, outs, what)
-        _tell_autograd(s, placed, outs)
+        _tell_autograd(s, written, outs)
 
 
-def _tell_autograd(s: Selection, placed: Sequence[Tensor | None], outs: Sequence[Tensor | None]) -> None:
+def _tell_autograd(s: Selection, written: list[Tensor], outs: Sequence[Tensor | None]) -> None:
     """Bumps the version counters, so that a backward pass which needs an old value raises."""
-    written = [o for o in placed if o is not None]
     if s.shards is not None:  # a DTensor's version is not that of its local tensor
-        written += [o for o in outs if o is not None]
+        written = written + [o for o in outs if o is not None]
     if torch.is_inference_mode_enabled():  # inference tensors have no version
         written = [o for o in written if not o.is_inference()]
     torch.autograd.graph.increment_version(written)
 
 
-def _is_fine(s: Selection, placed: Sequence[Tensor | None], outs: Sequence[Tensor | None], gradients: bool) -> bool:
+def _is_fine(s: Selection, written: list[Tensor], outs: Sequence[Tensor | None], gradients: bool) -> bool:
     """The whole check, in a tenth of the time, where there is nothing unusual."""
-    written = [o for o in placed if o is not None]
-    if s.read is None or not all(map(_is_leaf, written)) or any(map(Tensor.is_inference, written)):
+    if s.read is None or not all(map(_is_leaf, written)):
         return False
     try:
+        list(map(_version, written))  # inference tensors have none and raise
         out = Tensors(list(outs), s.read)
         if out.irregular or out.layout != s.read.layout or len(out.devices) > 1:
             return False
