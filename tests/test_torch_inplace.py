@@ -157,6 +157,21 @@ def test_any_strides(frontend: Any, layout: str) -> None:
     torch.testing.assert_close(x, shrunk)
 
 
+def test_bits_that_are_negated(frontend: Any) -> None:
+    """An imaginary part of a conjugate holds the bits of its opposite."""
+    if frontend.device != "cpu":
+        pytest.skip("the tensors are made on the CPU")
+    for shape in ((), (5,)):
+        w = torch.ones(shape, requires_grad=True)
+        w.grad = torch.complex(torch.ones(shape), 2 * torch.ones(shape)).conj().imag
+        assert w.grad.is_neg()
+        add_grad_([w], l2=0.5, backend=frontend.backend)
+        torch.testing.assert_close(w.grad, torch.full(shape, -1.0))
+        x = torch.complex(torch.ones(shape), 2 * torch.ones(shape)).conj().imag
+        prox_([x], 0.5, backend=frontend.backend)
+        torch.testing.assert_close(x, torch.full(shape, -1.5))
+
+
 def test_ties_in_a_module_are_written_once(frontend: Any) -> None:
     model = torch.nn.Sequential(torch.nn.Linear(3, 3, bias=False), torch.nn.Linear(3, 3, bias=False))
     model.to(frontend.device)
