@@ -14,11 +14,11 @@ from cases import Tree
 
 def _sums(xs: list[Any], size: int) -> Callable[[], object]:
     """`sums` of a backend that prepares and does not launch, with `size` tables kept."""
-    from fused_penalty import _backends
-    from fused_penalty._torch_native import Launcher
-    from fused_penalty._torch_tables import Place, Tables
-    from fused_penalty._torch_triton import prepare
+    from fused_penalty._core import backends as _backends
     from fused_penalty.torch import sums
+    from fused_penalty.torch.backends.native import Launcher
+    from fused_penalty.torch.backends.tables import Place, Tables
+    from fused_penalty.torch.backends.triton import prepare
 
     tables = Tables(size)
     launcher = Launcher(
@@ -49,7 +49,7 @@ def new_addresses(tree: Tree) -> Callable[[], object]:
 
 def new_sizes(tree: Tree) -> Callable[[], object]:
     """Nothing is known: the plan is made, and both tables."""
-    from fused_penalty._plan import plan_of_layout
+    from fused_penalty._core.plan import plan_of_layout
 
     call = _sums(tree.torch, 0)
 

@@ -58,7 +58,7 @@ INPUTS = {
         Input("kernel launch", 4 * US, "4 µs", LAUNCH),
     )
 }
-PAYLOAD = 32 * 1024  # bytes of our all-reduce in torch (`_torch_mesh.HEAD` rows of two float64)
+PAYLOAD = 32 * 1024  # bytes of our all-reduce in torch (`torch.mesh.HEAD` rows of two float64)
 DEVICES = (1, 8, 64, 512, 4096, 16384)
 
 

@@ -1,4 +1,4 @@
-// Chunk: the unit of work, a run of consecutive elements of one leaf. The Python planner (`_plan.py`)
+// Chunk: the unit of work, a run of consecutive elements of one leaf. The Python planner (`_core/plan.py`)
 // writes the table of chunks; the CPU and the GPU launchers read it. What is static stands here, so
 // that a table is a constant of a plan; addresses are passed beside it.
 #pragma once
@@ -11,7 +11,7 @@ enum class DType : uint32_t { kFloat16, kBFloat16, kFloat32, kFloat64 };
 
 // What is done with each element beside summing |d| and d*d (d = x - anchor). A launcher takes it as a
 // compile-time tag; a new operation is a line here, its formula in elastic_net.h (`written`) and a line in
-// `_plan.Op`.
+// `_core.plan.Op`.
 enum class Op : uint32_t {
   kSums,         // nothing
   kGradient,     // out = a * sign(d) + b * d
@@ -34,7 +34,7 @@ struct Chunk {
   constexpr bool has_l2() const { return (tag >> 3) & 1; }
   constexpr uint32_t slot() const { return tag >> 4; }  // the row of sums and of strengths
 };
-static_assert(sizeof(Chunk) == 16, "_plan.py writes 16 bytes a chunk");
+static_assert(sizeof(Chunk) == 16, "_core/plan.py writes 16 bytes a chunk");
 
 // Size and dtype of a leaf in one word.
 constexpr uint64_t layout_of(int64_t size, DType dtype) {

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import fused_penalty as fp
-from fused_penalty._plan import CHUNK, GPU_CHUNK
+from fused_penalty._core.plan import CHUNK, GPU_CHUNK
 
 DTYPES = {
     "float16": np.dtype(np.float16),

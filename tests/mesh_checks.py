@@ -19,7 +19,7 @@ from torch.distributed.tensor.debug import CommDebugMode
 
 import oracle
 from check import close_gradient
-from fused_penalty import _torch_mesh
+from fused_penalty.torch import mesh as _torch_mesh
 from fused_penalty.torch import penalty, penalty_and_grad, sums
 
 L1, L2 = 0.01, 0.003

@@ -123,7 +123,7 @@ def test_environment_sets_the_default(frontend: Frontend, monkeypatch: pytest.Mo
 
 
 def test_unavailable_backend_raises_with_the_reason(monkeypatch: pytest.MonkeyPatch, frontend: Frontend) -> None:
-    from fused_penalty import _backends
+    from fused_penalty._core import backends as _backends
 
     def load() -> Any:
         raise ImportError("no such device")
@@ -204,7 +204,7 @@ class TestFrameworks:
                 getattr(verbs, verb)({"w": bad}, backend=backend)
 
     def test_backend_of_another_device(self) -> None:
-        from fused_penalty import _backends
+        from fused_penalty._core import backends as _backends
 
         with pytest.raises(ValueError, match=r"backend: 'cpu' runs on cpu, not on cuda"):
             _backends.choose("torch", "cpu", "cuda")

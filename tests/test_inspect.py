@@ -18,7 +18,7 @@ for name in ("torch", "rich", "safetensors", "matplotlib"):
 import torch
 from safetensors.torch import load_file, save_file
 
-import fused_penalty._inspect as reader
+import fused_penalty.checkpoint.report as reader
 import weights
 from fresh import run_fresh
 from fused_penalty.__main__ import main
@@ -165,7 +165,7 @@ def test_never_the_model_whole(tmp_path: Path) -> None:
     grown, zeros = run_fresh(f"""
         import resource
         from pathlib import Path
-        import fused_penalty._inspect as reader
+        import fused_penalty.checkpoint.report as reader
         reader.BATCH = 1 << 24
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         report = reader.inspect(Path({str(file)!r}))

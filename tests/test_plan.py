@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fused_penalty._plan import BOTH, CHUNK, MAX_OFFSET, Plan, plan_of_layout
+from fused_penalty._core.plan import BOTH, CHUNK, MAX_OFFSET, Plan, plan_of_layout
 
 Leaf = st.tuples(
     st.sampled_from([0, 1, 5, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 7]),

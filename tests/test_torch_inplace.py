@@ -325,7 +325,7 @@ def test_compiled(frontend: Any) -> None:
 
 
 def test_opcheck() -> None:
-    from fused_penalty._torch_update import add_gradients_op, update_op
+    from fused_penalty.torch.updates import add_gradients_op, update_op
 
     xs, grads = [torch.randn(4), torch.randn(3, 2)], [torch.randn(4)]
     strengths = torch.rand(2, 2, dtype=torch.float64)

@@ -101,7 +101,7 @@ def test_any_strides(name: str, backend: str) -> None:
 
 @pytest.mark.parametrize("name", ["transposed", "channels_last", "permuted", "offset", "size_one_strides"])
 def test_dense_memory_is_not_copied(name: str) -> None:
-    from fused_penalty import _torch_native
+    from fused_penalty.torch.backends import native as _torch_native
 
     x = LAYOUTS[name]()
     (read,), buffers, _ = _torch_native.dense([x], [])

@@ -17,10 +17,10 @@ from torch import Tensor
 
 import fused_penalty as fp
 from fresh import run_fresh
-from fused_penalty import _backends
-from fused_penalty._plan import plan_of_layout
-from fused_penalty._torch_tables import Place, Tables
+from fused_penalty._core import backends as _backends
+from fused_penalty._core.plan import plan_of_layout
 from fused_penalty.torch import penalty
+from fused_penalty.torch.backends.tables import Place, Tables
 
 CPU = torch.device("cpu")
 INTERPRETED = _backends.TRITON_DEVICES == ("cpu",)
@@ -84,7 +84,7 @@ def test_the_interpreter_has_to_be_set_before_the_import() -> None:
     code = """
     import os
     import fused_penalty as fp
-    os.environ["TRITON_INTERPRET"] = "0" if fp._backends.TRITON_DEVICES == ("cpu",) else "1"
+    os.environ["TRITON_INTERPRET"] = "0" if fp._core.backends.TRITON_DEVICES == ("cpu",) else "1"
     print(next(r for r in fp.backends().rows if r[0] == "triton")[4])
     """
     assert "TRITON_INTERPRET was changed after fused_penalty was imported" in run_fresh(code)
@@ -145,7 +145,7 @@ def test_in_a_capture_nothing_is_copied() -> None:
 
 
 def test_layout_words() -> None:
-    from fused_penalty._torch_triton import layout_words
+    from fused_penalty.torch.backends.triton import layout_words
 
     sizes = (40_000, 0, 5)
     plan = plan_of_layout(np.array([s << 2 | 2 for s in sizes], np.uint64).tobytes(), 3, 1 << 14)

@@ -17,7 +17,7 @@ import frontends
 import oracle
 import trees
 from frontends import DTYPES
-from fused_penalty import _backends
+from fused_penalty._core import backends as _backends
 from fused_penalty.torch import add_grad_, attach, penalty, penalty_and_grad, prox_, regularize_, stats, sums
 
 pytestmark = pytest.mark.skipif(
@@ -28,7 +28,7 @@ L1, L2 = 0.3, 0.2
 
 @pytest.fixture
 def tables() -> Any:
-    from fused_penalty import _torch_triton
+    from fused_penalty.torch.backends import triton as _torch_triton
 
     return _torch_triton.TABLES
 
@@ -36,7 +36,7 @@ def tables() -> Any:
 @pytest.fixture
 def launches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The operations of the kernels launched since."""
-    from fused_penalty import _torch_triton
+    from fused_penalty.torch.backends import triton as _torch_triton
 
     kernel, seen = _torch_triton.penalty_kernel, []
 

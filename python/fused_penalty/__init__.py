@@ -6,8 +6,8 @@
 This module imports neither jax nor torch; `fused_penalty.jax` and `fused_penalty.torch` do.
 """
 
-from ._backends import backends
-from ._rules import by_leaf, by_path
+from ._core.backends import backends
+from ._core.rules import by_leaf, by_path
 from .regularizers import L1, L1L2, L2
 
 __all__ = ["L1", "L1L2", "L2", "backends", "by_leaf", "by_path"]

@@ -45,8 +45,8 @@ def _inspect(options: argparse.Namespace) -> None:
     import rich.progress
     from rich.console import Console
 
-    from . import _inspect as reader
-    from . import _inspect_view as view
+    from .checkpoint import report as reader
+    from .checkpoint import view
 
     if options.plot:
         import matplotlib  # noqa: F401  rather missing now than after the whole file has been read

@@ -16,11 +16,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ._errors import bad, bad_anchor
-from ._jax_core import leaf_gradients, leaf_proximals
-from ._jax_select import Selection, is_array, select
-from ._rules import ByPath
-from ._select import check_strength
+from ._core.errors import bad, bad_anchor
+from ._core.rules import ByPath
+from ._core.strengths import check_strength
+from .jax.calculus import leaf_gradients, leaf_proximals
+from .jax.params import Selection, is_array, select
 
 PyTree = Any
 __all__ = ["PenaltyState", "add_penalty_grads", "proximal"]

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from ._errors import describe
-from ._rules import ByLeaf, ByPath
-from ._select import check_strength
+from ._core.errors import describe
+from ._core.rules import ByLeaf, ByPath
+from ._core.strengths import check_strength
 
 REDUCTIONS = (None, "none", "sum", "sum_over_batch_size")
 

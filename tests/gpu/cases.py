@@ -10,7 +10,7 @@ import oracle
 import trees
 from check import close_gradient
 from frontends import DTYPES
-from fused_penalty._plan import Op
+from fused_penalty._core.plan import Op
 from harness import CHUNK, WRITES, Case, Result
 
 THREADS, PACK = 256, 16  # of kernels/cuda/walk.h: threads of a block, bytes of a load

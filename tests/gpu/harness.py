@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fused_penalty._plan import BOTH, DTYPES, Op, Plan
+from fused_penalty._core.plan import BOTH, DTYPES, Op, Plan
 
 ROOT = Path(__file__).parent.parent.parent
 CHUNK = 4096  # small, so that small cases have many chunks

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 import ptxemu
-from fused_penalty._plan import Op
+from fused_penalty._core.plan import Op
 from harness import IN_PLACE, ROOT, WRITES, Case, Result
 
 THREADS = 256

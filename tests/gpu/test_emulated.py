@@ -9,7 +9,7 @@ import pytest
 
 from cases import check, every_case, many, matrix, mixed, same_bits
 from frontends import DTYPES
-from fused_penalty._plan import Op
+from fused_penalty._core.plan import Op
 from harness import Result, build, emulate, toolkit
 
 pytestmark = pytest.mark.skipif(toolkit() is None, reason="the emulator needs the headers of a CUDA toolkit (nvcc)")

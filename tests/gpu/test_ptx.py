@@ -12,7 +12,7 @@ import pytest
 
 from cases import check, mixed, same_bits
 from frontends import DTYPES
-from fused_penalty._plan import Op
+from fused_penalty._core.plan import Op
 from harness import CHUNK, Case, Result, build, emulate, toolkit
 from ptx import compile_ptx, run_ptx
 from ptxemu import Module

@@ -17,8 +17,8 @@ import triton_aot
 from artefact import NEEDED, PAGE, cuobjdump
 from cases import check, many, mixed
 from frontends import DTYPES
-from fused_penalty._backends import TRITON_DEVICES
-from fused_penalty._plan import GPU_CHUNK, Op
+from fused_penalty._core.backends import TRITON_DEVICES
+from fused_penalty._core.plan import GPU_CHUNK, Op
 from harness import CHUNK, WRITES, Case, Result, build, emulate, toolkit
 from triton_aot import AMD, NVIDIA, THREADS, compiled, run_ptx
 from triton_artefact import MARK, measure

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import ptxemu
-from fused_penalty._plan import Op
+from fused_penalty._core.plan import Op
 from harness import Case, Result
 from ptx import place, written
 
@@ -19,12 +19,12 @@ NVIDIA, AMD = (80, 90, 100, 120), ("gfx942", "gfx1100")
 
 @functools.cache
 def compiled(arch: int | str, op: Op, anchored: bool) -> Any:
-    """As `_torch_triton` has it compiled: options, and arguments that PyTorch's allocator aligns to 16 bytes."""
+    """As `torch/backends/triton.py` compiles it: options, and arguments that PyTorch's allocator aligns to 16 bytes."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
 
     from fused_penalty._kernels.triton.kernel import penalty_kernel
-    from fused_penalty._torch_triton import COMPILED_WITH
+    from fused_penalty.torch.backends.triton import COMPILED_WITH
 
     types = {"layout": "*i64", "addresses": "*i64", "strengths": "*fp64", "partials": "*fp64", "ticket": "*i32"}
     types |= {"totals": "*fp64", "chunk_count": "i32", "slot_count": "i32", "leaf_count": "i32"}
@@ -47,7 +47,7 @@ def module(arch: int, op: Op, anchored: bool) -> ptxemu.Module:
 
 def run_ptx(case: Case, arch: int, *, grid: int = 3, gran: str = "block", seed: int = 0, ahead: int = 0) -> Result:
     """`ahead`: every leaf lies that many elements into a larger one, whose address is that much lower."""
-    from fused_penalty._torch_triton import layout_words
+    from fused_penalty.torch.backends.triton import layout_words
 
     device = ptxemu.Device()
     assert case.strengths is not None

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from artefact import burst, cuobjdump, resident_warps, show
-from fused_penalty._plan import Op
+from fused_penalty._core.plan import Op
 from triton_aot import AMD, NVIDIA, compiled
 
 MARK = "<!-- triton artefact table -->"

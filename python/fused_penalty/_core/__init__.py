@@ -1,0 +1,1 @@
+"""What the front ends share: plan, strengths, rules, backends, errors. Knows no framework."""

@@ -1,0 +1,227 @@
+"""One table of backends: name, framework, devices, how to load it, and why it is not available.
+
+A new backend is a row of BACKENDS.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import bad
+from .plan import CHUNK, GPU_CHUNK
+
+ENVIRONMENT = "FUSED_PENALTY_BACKEND"
+INTERPRET = "TRITON_INTERPRET"
+PACKAGE = __package__.rpartition(".")[0]  # fused_penalty
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A row: `devices` are JAX platforms or torch device types; "any" is every one of them.
+
+    `load` makes the launcher or raises ImportError with the reason. `missing` tells what the launcher lacks on this
+    machine: code can be compiled for a device that is not here, but not run.
+    """
+
+    name: str
+    framework: str
+    devices: tuple[str, ...]
+    load: Callable[[], Any]
+    missing: Callable[[], str | None] = lambda: None
+
+    def reason(self) -> str | None:
+        """Why it cannot run here, or None."""
+        return _attempt(self)[1] or self.missing()
+
+    def fits(self, device: str) -> bool:
+        return self.devices == ("any",) or device in self.devices
+
+    def is_built(self) -> bool:
+        return _attempt(self)[1] is None
+
+    def launcher(self) -> Any:
+        launcher, reason = _attempt(self)
+        if launcher is None:
+            raise self._unavailable(reason)
+        return launcher
+
+    def check(self) -> None:
+        """Raises RuntimeError with the reason if it cannot run here."""
+        reason = self.reason()
+        if reason is not None:
+            raise self._unavailable(reason)
+
+    def _unavailable(self, reason: str | None) -> Exception:
+        return bad(
+            RuntimeError, "backend", f"{self.name!r} is not available for {self.framework}: {reason}",
+            "See fused_penalty.backends(); leave backend=None to have one chosen",
+        )  # fmt: skip
+
+
+@functools.cache
+def _attempt(row: Backend) -> tuple[Any, str | None]:
+    try:
+        return row.load(), None
+    except ImportError as e:
+        return None, str(e)
+
+
+BUILD = {"cpu": "install from source with a C++20 compiler", "cuda": "install from source where nvcc is found"}
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"{PACKAGE}.{name}")
+
+
+def _native(name: str) -> Any:
+    """The native module `_cpu` or `_cuda`."""
+    module = f"{PACKAGE}._{name}"
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as e:
+        if e.name != module:
+            raise
+        raise ImportError(f"its native module was not built; {BUILD[name]}") from None
+
+
+def _load_jax(name: str) -> Callable[[], Any]:
+    def load() -> Any:
+        native = _native(name)
+        ffi = _module("jax.backends.ffi")
+        platform, chunk = {"cpu": ("cpu", CHUNK), "cuda": ("CUDA", GPU_CHUNK)}[name]
+        ffi.register(native.ffi_targets(), platform)
+        return ffi.Launcher(chunk)
+
+    return load
+
+
+def _load_torch(name: str) -> Callable[[], Any]:
+    def load() -> Any:
+        _native("cpu")  # reads the tensors
+        _native(name)
+        return _module(f"torch.backends.{name}").LAUNCHER
+
+    return load
+
+
+def _interpreted() -> bool:
+    return os.environ.get(INTERPRET, "").lower() in ("1", "true", "yes", "on", "y")  # as Triton reads it
+
+
+# Triton's interpreter runs kernels on the CPU; where it is on, they take CPU tensors and no others.
+TRITON_DEVICES = ("cpu",) if _interpreted() else ("cuda", "xpu")
+
+
+def _load_triton() -> Any:
+    _native("cpu")  # reads the tensors
+    if (TRITON_DEVICES == ("cpu",)) != _interpreted():
+        raise ImportError(f"{INTERPRET} was changed after fused_penalty was imported; set it before")
+    if importlib.util.find_spec("triton") is None:
+        raise ImportError("Triton is not installed; pip install 'triton>=3.6' (PyTorch for GPUs brings it)")
+    return _module("torch.backends.triton").LAUNCHER
+
+
+@functools.cache
+def _no_gpu() -> str | None:
+    torch = importlib.import_module("torch")
+    if TRITON_DEVICES == ("cpu",) or torch.cuda.is_available() or torch.xpu.is_available():
+        return None
+    return f"no device (NVIDIA, AMD or Intel GPU), and {INTERPRET}=1 was not set before the import"
+
+
+def _load_module(name: str) -> Callable[[], Any]:
+    return lambda: _module(name)
+
+
+def _no_device() -> str | None:
+    return _native("cuda").why_not()
+
+
+BACKENDS = (
+    Backend("cuda", "jax", ("cuda",), _load_jax("cuda"), _no_device),
+    Backend("cuda", "torch", ("cuda",), _load_torch("cuda"), _no_device),
+    Backend("cpu", "jax", ("cpu",), _load_jax("cpu")),
+    Backend("cpu", "torch", ("cpu",), _load_torch("cpu")),
+    # "cuda" is what PyTorch calls an AMD GPU, too; after "cpu", so that the interpreter runs when it is asked for
+    Backend("triton", "torch", TRITON_DEVICES, _load_triton, _no_gpu),
+    Backend("reference", "jax", ("any",), _load_module("jax.backends.reference")),
+    Backend("reference", "torch", ("any",), _load_module("torch.backends.reference")),
+)
+
+
+def rows(framework: str, name: str | None) -> list[Backend]:
+    """The rows that a call may use, best first: all that are built by default, else exactly the named one.
+
+    Raises ValueError for an unknown name and RuntimeError for one that is not available.
+    """
+    mine = [row for row in BACKENDS if row.framework == framework]
+    if name is None:
+        return [row for row in mine if row.is_built()]
+    named = [row for row in mine if row.name == name]
+    if not named:
+        known = ", ".join(repr(row.name) for row in mine)
+        raise bad(
+            ValueError, "backend", f"{name!r} is unknown for {framework}",
+            f"Use one of {known}, or None to have one chosen",
+        )  # fmt: skip
+    for row in named:
+        row.check()
+    return named
+
+
+def requested(framework: str, name: str | None) -> str | None:
+    """The name asked for by argument or environment, checked; None lets the library choose."""
+    name = name or os.environ.get(ENVIRONMENT) or None
+    if name is not None:
+        rows(framework, name)
+    return name
+
+
+def choose(framework: str, name: str | None, device: str) -> Backend:
+    """The row that runs on `device`: the first that fits and can run here, or the named one, which must fit."""
+    if name is None:
+        mine = (row for row in BACKENDS if row.framework == framework and row.fits(device))
+        return next(row for row in mine if row.reason() is None)
+    allowed = rows(framework, name)
+    for row in allowed:
+        if row.fits(device):
+            return row
+    raise bad(
+        ValueError, "backend", f"{allowed[0].name!r} runs on {', '.join(allowed[0].devices)}, not on {device}",
+        "Move the parameters, or leave backend=None to have one chosen",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Table:
+    """What `backends()` returns: rows of (backend, framework, device, available, why not)."""
+
+    rows: tuple[tuple[str, str, str, bool, str], ...]
+
+    def __str__(self) -> str:
+        head = ("backend", "framework", "device", "available", "why not")
+        cells = [head, *((n, f, d, "yes" if ok else "no", why) for n, f, d, ok, why in self.rows)]
+        width = [max(len(row[i]) for row in cells) for i in range(len(head))]
+        return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, width, strict=True)).rstrip() for row in cells)
+
+    __repr__ = __str__
+
+
+def backends() -> Table:
+    """The table of backends, whether each can run in this process, and if not, why.
+
+    >>> import fused_penalty as fp
+    >>> [row[0] for row in fp.backends().rows if row[1] == "jax"]
+    ['cuda', 'cpu', 'reference']
+    """
+    found = []
+    for row in BACKENDS:
+        reason = row.reason()
+        found.append((row.name, row.framework, ", ".join(row.devices), reason is None, reason or ""))
+    return Table(tuple(found))

@@ -1,0 +1,139 @@
+"""params, mask, l1, l2 -> the selected leaves, their paths and strengths. Knows no framework.
+
+The front ends (`jax.py`, `torch.py`) flatten params into leaves and paths, and broadcast prefix trees;
+what is said about leaves, masks and strengths is decided here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .errors import bad, describe
+from .plan import BOTH, L1, L2
+from .rules import ByLeaf, ByPath
+
+IsScalar = Callable[[Any], bool]  # tells an array of the framework, possibly traced
+# (argument, prefix tree) -> one entry for each leaf of params; None if the value is no tree but a leaf
+Broadcast = Callable[[str, Any], list[Any] | None]
+
+
+def check_strength(argument: str, value: Any, is_device: IsScalar, path: str | None = None) -> Any:
+    """A static strength as a finite float >= 0; a 0-d array of the framework as it is.
+
+    Raises TypeError or ValueError for anything else.
+    """
+    remedy = "Use a finite float >= 0, a 0-d array of the same framework, a tree of these, by_path or by_leaf"
+    if is_device(value):
+        if value.ndim != 0:
+            raise bad(
+                ValueError, argument, f"an array of shape {tuple(value.shape)}",
+                "A strength is a scalar; for one a leaf use a tree, by_path or by_leaf", path=path,
+            )  # fmt: skip
+        if "bool" in str(value.dtype) or "complex" in str(value.dtype):
+            raise bad(TypeError, argument, f"an array of dtype {value.dtype}", remedy, path=path)
+        return value
+    if type(value) is not float:  # the common case needs no more look
+        if isinstance(value, np.ndarray) and value.ndim:
+            raise bad(
+                ValueError, argument, f"an array of shape {value.shape}",
+                "A strength is a scalar; for one a leaf use a tree, by_path or by_leaf", path=path,
+            )  # fmt: skip
+        if isinstance(value, (np.ndarray, np.generic)):
+            value = value.item()
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise bad(TypeError, argument, f"{describe(value)} is not a strength", remedy, path=path)
+        value = float(value)
+    if not (math.isfinite(value) and value >= 0):
+        raise bad(ValueError, argument, f"the strength {value}", remedy, path=path)
+    return value
+
+
+def is_static_zero(strength: Any) -> bool:
+    return isinstance(strength, float) and strength == 0
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Leaves of equal strengths: `of_leaf[i]` indexes `l1`, `l2` (one strength a group) and `terms`."""
+
+    of_leaf: tuple[int, ...]
+    l1: tuple[Any, ...]
+    l2: tuple[Any, ...]
+    terms: tuple[int, ...]
+
+    @property
+    def leaf_terms(self) -> tuple[int, ...]:
+        if len(self.terms) == 1:
+            return self.terms * len(self.of_leaf)
+        return tuple(self.terms[g] for g in self.of_leaf)
+
+
+def terms_of(l1: Any, l2: Any) -> int:
+    return BOTH & ~(L1 if is_static_zero(l1) else 0) & ~(L2 if is_static_zero(l2) else 0)
+
+
+def group(leaves: int, l1: Sequence[Any], l2: Sequence[Any]) -> Groups:
+    """Groups by distinct pair: static strengths are equal by value, device scalars by identity.
+
+    A sequence of one strength stands for all leaves.
+    """
+    if len(l1) == len(l2) == 1:
+        return Groups((0,) * leaves, tuple(l1), tuple(l2), (terms_of(l1[0], l2[0]),))
+    l1, l2 = (values if len(values) == leaves else [values[0]] * leaves for values in (l1, l2))
+
+    def key(strength: Any) -> tuple[str, Any]:
+        return ("value", strength) if isinstance(strength, float) else ("object", id(strength))
+
+    number: dict[Any, int] = {}
+    pairs: list[tuple[Any, Any]] = []
+    of_leaf = []
+    for a, b in zip(l1, l2, strict=True):
+        k = (key(a), key(b))
+        if k not in number:
+            number[k] = len(pairs)
+            pairs.append((a, b))
+        of_leaf.append(number[k])
+    return Groups(
+        tuple(of_leaf),
+        tuple(a for a, _ in pairs),
+        tuple(b for _, b in pairs),
+        tuple(terms_of(a, b) for a, b in pairs),
+    )
+
+
+def check_mask_leaf(value: Any, path: str) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise bad(
+            TypeError, "mask", f"{describe(value)} is not a static bool",
+            "Use Python bools: which leaves count must be known when the call is traced", path=path,
+        )  # fmt: skip
+    return bool(value)
+
+
+def resolve_strengths(
+    argument: str,
+    value: Any,
+    paths: Callable[[], Sequence[str]],
+    leaves: Sequence[Any],
+    selected: Sequence[bool],
+    is_device: IsScalar,
+    broadcast: Broadcast,
+) -> list[Any]:
+    """Checked strengths: one for each selected leaf, in order, or a single one for all."""
+    if isinstance(value, (ByPath, ByLeaf)):
+        found = value.resolve(argument, paths(), leaves, selected)
+    else:
+        tree = broadcast(argument, value)
+        if tree is None:
+            return [check_strength(argument, value, is_device)]
+        found = tree
+    return [
+        check_strength(argument, v, is_device, path)
+        for v, keep, path in zip(found, selected, paths(), strict=True)
+        if keep
+    ]

@@ -1,0 +1,1 @@
+"""What the leaves of a checkpoint hold: the report and its table."""

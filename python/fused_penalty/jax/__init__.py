@@ -1,0 +1,9 @@
+"""The penalty of a pytree of JAX arrays: `penalty`, `penalty_and_grad`, `sums`, `stats`, `prox`.
+
+Convention: no ½. The penalty is Σ_i ( l1_i·Σ|x_i| + l2_i·Σx_i² ) and its gradient l1·sign(x) + 2·l2·x, as in
+Keras and treex; `optax.add_decayed_weights(wd)` is `l2 = wd / 2`.
+"""
+
+from .verbs import Stats, Sums, penalty, penalty_and_grad, prox, stats, sums
+
+__all__ = ["Stats", "Sums", "penalty", "penalty_and_grad", "prox", "stats", "sums"]

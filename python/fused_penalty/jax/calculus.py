@@ -1,0 +1,206 @@
+"""The primitive and its calculus: one rule, linear in the tangents, that calls the primitive itself.
+
+    P = Σ_g ( l1_g · S_g0 + l2_g · S_g1 )          S_g = (Σ|d|, Σd²) over the leaves of group g, d = x - anchor
+    dP = Σ_i Σ ( one·l1·sign(d_i) + one·2·l2·d_i ) · (dx_i - da_i)  +  Σ_g ( dl1_g·S_g0 + dl2_g·S_g1 )
+
+`one` is the echo, a scalar 1.0 that the launch returns (inside a user's `shard_map` there may be several, each leaf
+has the one of its class). Through it the gradient depends on the launch, so
+XLA knows that the parameters have been read before it updates donated buffers, and copies nothing. For
+that the strengths stay separate scalars: slices of one array would tie all gradients together.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+
+from . import launch
+from .backends.reference import proximal_leaf, term_gradient
+from .mesh import classes
+
+Arrays = Sequence[jax.Array]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What is static about a call."""
+
+    backend: str | None
+    of_leaf: tuple[int, ...]  # group of each leaf
+    terms: tuple[int, ...]  # of each group: which strengths are not statically zero
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def primitive(
+    spec: Spec, l1: Arrays, l2: Arrays, leaves: Arrays, anchors: Arrays
+) -> tuple[jax.Array, jax.Array, tuple[jax.Array, ...]]:
+    """(P, sums (groups, 2), ones); l1 and l2 hold one scalar a group."""
+    total, ones = launch.sums(spec.backend, spec.of_leaf, leaves, anchors)
+    return combine(l1, l2, total), total, ones
+
+
+def combine(l1: Arrays, l2: Arrays, total: jax.Array) -> jax.Array:
+    """Σ_g l1_g·S_g0 + l2_g·S_g1, pairwise; a zero strength removes its term even if the sum is not finite."""
+    strengths = jnp.stack([jnp.stack(l1), jnp.stack(l2)], axis=-1).astype(total.dtype)
+    products = jnp.where(strengths == 0, 0, strengths * total).ravel()
+    while products.size > 1:
+        products = jnp.pad(products, (0, products.size % 2)).reshape(-1, 2).sum(axis=1)
+    return products[0]
+
+
+@functools.partial(primitive.defjvp, symbolic_zeros=True)
+def _rule(spec: Spec, primals: Any, tangents: Any) -> Any:
+    l1, l2, leaves, anchors = primals
+    d_l1, d_l2, d_leaves, d_anchors = tangents
+    value, total, ones = primitive(spec, *primals)
+    flat = [t for t in (*d_leaves, *d_anchors) if not _is_zero(t)]
+    live = [(i, i < len(leaves)) for i, t in enumerate((*d_leaves, *d_anchors)) if not _is_zero(t)]
+    d_value = zero = _zero(ones, total.dtype)
+    d_total: list[list[jax.Array]] = [[zero, zero] for _ in l1]
+    if live:
+        d_value, d_total = _leaf_tangents(spec, tuple(live), total.dtype, ones, l1, l2, leaves, anchors, flat)
+    for k, d_strengths in enumerate((d_l1, d_l2)):
+        for g, d in enumerate(d_strengths):
+            if not _is_zero(d):
+                d_value = d_value + total[g, k] * d.astype(total.dtype)
+    d_sums = jnp.stack([jnp.stack(row) for row in d_total])
+    return (value, total, ones), (d_value, d_sums, tuple(0 * one for one in ones))
+
+
+def _zero(ones: Arrays, dtype: Any) -> jax.Array:
+    """Not 0 * P, which is NaN where P is inf; varies over the manual axes that P varies over."""
+    return functools.reduce(jnp.add, [0 * one.astype(dtype) for one in ones])
+
+
+def _is_zero(tangent: Any) -> bool:
+    return type(tangent) is SymbolicZero
+
+
+# One checkpoint around all leaves: the residuals are the leaves and some scalars, never gradients.
+@functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=(0, 1, 2))
+def _leaf_tangents(
+    spec: Spec,
+    live: tuple[tuple[int, bool], ...],
+    dtype: Any,
+    ones: Arrays,
+    l1: Arrays,
+    l2: Arrays,
+    leaves: Arrays,
+    anchors: Arrays,
+    tangents: Arrays,
+) -> tuple[jax.Array, list[list[jax.Array]]]:
+    """dP from the leaves (or anchors: the sign changes), and dS for each group."""
+    n = len(leaves)
+    zero = _zero(ones, dtype)
+    d_value, d_total = zero, [[zero, zero] for _ in l1]
+    of_leaf = list(zip(classes(leaves, anchors), spec.of_leaf, strict=True))
+    factors = {(c, g): (ones[c] * l1[g], ones[c] * (2 * l2[g])) for c, g in dict.fromkeys(of_leaf)}
+    for (index, is_leaf), tangent in zip(live, tangents, strict=True):
+        i = index % n
+        g = spec.of_leaf[i]
+        d = displacement(leaves, anchors, i)
+        t = tangent.astype(d.dtype) if is_leaf else -tangent.astype(d.dtype)
+        a, b = (f.astype(d.dtype) for f in factors[of_leaf[i]])
+        d_value = d_value + jnp.sum(term_gradient(d, a, b, spec.terms[g]) * t).astype(dtype)
+        d_total[g][0] = d_total[g][0] + jnp.sum(jnp.sign(d) * t).astype(dtype)
+        d_total[g][1] = d_total[g][1] + 2 * jnp.sum(d * t).astype(dtype)
+    return d_value, d_total
+
+
+def displacement(leaves: Arrays, anchors: Arrays, i: int) -> jax.Array:
+    """x - anchor of leaf i, in float32 or wider."""
+    wide = jnp.promote_types(leaves[i].dtype, jnp.float32)
+    d = leaves[i].astype(wide)
+    return d - anchors[i].astype(wide) if anchors else d
+
+
+def leaf_gradients(
+    of_leaf: Sequence[int], terms: Sequence[int], l1: Sequence[Any], l2: Sequence[Any], leaves: Arrays, anchors: Arrays
+) -> list[jax.Array]:
+    """l1·sign(d) + 2·l2·d of each leaf, in float32 or wider: elementwise jnp, which XLA fuses into what uses it."""
+    found = []
+    for i, g in enumerate(of_leaf):
+        d = displacement(leaves, anchors, i)
+        a, b = (jnp.asarray(v).astype(d.dtype) for v in (l1[g], 2 * l2[g]))
+        found.append(term_gradient(d, a, b, terms[g]))
+    return found
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def value_and_gradients(spec: Spec, l1: Arrays, l2: Arrays, leaves: Arrays, anchors: Arrays) -> tuple[jax.Array, ...]:
+    """(P, gradient...) from one launch."""
+    dtype = launch.result_dtype(leaves)
+    factors = jnp.stack([jnp.stack([a, 2 * b]) for a, b in zip(l1, l2, strict=True)]).astype(dtype)
+    total, *found = launch.gradients(spec.backend, spec.of_leaf, spec.terms, factors, leaves, anchors)
+    return combine(l1, l2, total), *found
+
+
+@value_and_gradients.defjvp
+def _gradients_rule(spec: Spec, primals: Any, tangents: Any) -> Any:
+    def unfused(l1: Arrays, l2: Arrays, leaves: Arrays, anchors: Arrays) -> tuple[jax.Array, ...]:
+        found = leaf_gradients(spec.of_leaf, spec.terms, l1, l2, leaves, anchors)
+        rounded = [g.astype(x.dtype) for g, x in zip(found, leaves, strict=True)]
+        return primitive(spec, l1, l2, leaves, anchors)[0], *rounded
+
+    _, out_tangents = jax.jvp(unfused, primals, tangents)
+    return value_and_gradients(spec, *primals), out_tangents
+
+
+def leaf_proximals(
+    of_leaf: Sequence[int], step: Any, l1: Sequence[Any], l2: Sequence[Any], leaves: Arrays, anchors: Arrays
+) -> list[jax.Array]:
+    """The proximal step of each leaf, in float32 or wider: elementwise jnp, as `leaf_gradients`."""
+    found = []
+    for i, g in enumerate(of_leaf):
+        d = displacement(leaves, anchors, i)
+        a, b = (jnp.asarray(v).astype(d.dtype) for v in (step * l1[g], 1 / (1 + 2 * step * l2[g])))
+        origin = anchors[i].astype(d.dtype) if anchors else jnp.zeros_like(d)
+        found.append(proximal_leaf(d, origin, a, b))
+    return found
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def proximal_leaves(
+    spec: Spec, in_place: bool, step: jax.Array, l1: Arrays, l2: Arrays, leaves: Arrays, anchors: Arrays
+) -> tuple[jax.Array, ...]:
+    """The proximal step of every leaf, from one launch."""
+    dtype = launch.result_dtype(leaves)
+    rows = [jnp.stack([step * a, 1 / (1 + 2 * step * b)]) for a, b in zip(l1, l2, strict=True)]
+    factors = jnp.stack(rows).astype(dtype)
+    return launch.proximal(spec.backend, spec.of_leaf, factors, leaves, anchors, in_place=in_place)
+
+
+@proximal_leaves.defjvp
+def _proximal_rule(spec: Spec, in_place: bool, primals: Any, tangents: Any) -> Any:
+    def unfused(step: jax.Array, l1: Arrays, l2: Arrays, leaves: Arrays, anchors: Arrays) -> tuple[jax.Array, ...]:
+        found = leaf_proximals(spec.of_leaf, step, l1, l2, leaves, anchors)
+        return tuple(y.astype(x.dtype) for y, x in zip(found, leaves, strict=True))
+
+    _, out_tangents = jax.jvp(unfused, primals, tangents)
+    return proximal_leaves(spec, False, *primals), out_tangents
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def stats(backend: str | None, leaves: Arrays, anchors: Arrays) -> tuple[jax.Array, jax.Array]:
+    return launch.stats(backend, leaves, anchors)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def penalty(spec: Spec, l1: Arrays, l2: Arrays, leaves: Arrays, anchors: Arrays) -> jax.Array:
+    return primitive(spec, l1, l2, leaves, anchors)[0]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def sums(spec: Spec, leaves: Arrays, anchors: Arrays) -> jax.Array:
+    zeros = (jnp.float32(0),) * len(spec.terms)
+    return primitive(spec, zeros, zeros, leaves, anchors)[1]
+
+
+penalty_and_grad = jax.jit(value_and_gradients, static_argnums=0)
+proximal = jax.jit(proximal_leaves, static_argnums=(0, 1))

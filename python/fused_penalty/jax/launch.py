@@ -1,0 +1,126 @@
+"""Leaves in groups -> launches -> sums for each group, and arrays like the leaves. Batching; no calculus.
+
+There is one launch for each of `mesh.classes`; outside a user's `shard_map` that is one.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_batching import custom_vmap
+
+from .._core.plan import BOTH
+from . import mesh
+from .slots import Stats, Sums, Writes, result_dtype
+
+Arrays = Sequence[jax.Array]
+__all__ = ["gradients", "proximal", "result_dtype", "stats", "sums"]
+
+
+def sums(
+    backend: str | None, of_leaf: tuple[int, ...], leaves: Arrays, anchors: Arrays
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    """(sums (groups, 2), ones). A launch has an echo: a scalar 1 that exists only once the leaves have been read."""
+    totals, ones = [], []
+    for members, *operands in _launches(leaves, anchors):
+        call = Sums(backend, _pick(of_leaf, members), 1 + max(of_leaf))
+        (total,), (one,), _ = _batched(call, 0)((), *operands)
+        totals.append(total)
+        ones.append(one)
+    return functools.reduce(jnp.add, totals), tuple(ones)
+
+
+def gradients(
+    backend: str | None,
+    of_leaf: tuple[int, ...],
+    terms: tuple[int, ...],
+    strengths: jax.Array,
+    leaves: Arrays,
+    anchors: Arrays,
+) -> tuple[jax.Array, ...]:
+    """(sums (groups, 2), gradient...); strengths (groups, 2) are the factors of sign(d) and of d."""
+    totals, found = _writes(backend, "slot_gradients", of_leaf, terms, strengths, leaves, anchors)
+    return functools.reduce(jnp.add, totals), *found
+
+
+def proximal(
+    backend: str | None,
+    of_leaf: tuple[int, ...],
+    strengths: jax.Array,
+    leaves: Arrays,
+    anchors: Arrays,
+    *,
+    in_place: bool,
+) -> tuple[jax.Array, ...]:
+    """The new leaves; strengths (groups, 2) are the threshold and the factor after it."""
+    verb = "slot_prox_in_place" if in_place else "slot_prox"
+    _, found = _writes(backend, verb, of_leaf, (BOTH,) * len(strengths), strengths, leaves, anchors)
+    return found
+
+
+def stats(backend: str | None, leaves: Arrays, anchors: Arrays) -> tuple[jax.Array, jax.Array]:
+    """(Σ|d|, Σd², max|d| (n, 3), zeros and non-finite numbers (n, 2))."""
+    parts, order = [], []
+    for members, *operands in _launches(leaves, anchors):
+        parts.append(_batched(Stats(backend, len(members)), 0)((), *operands)[0])
+        order += members
+    if len(parts) == 1:
+        return parts[0]
+    back = np.argsort(order)
+    reals, counts = (jnp.concatenate(kind)[back] for kind in zip(*parts, strict=True))
+    return reals, counts
+
+
+def _writes(
+    backend: str | None,
+    verb: str,
+    of_leaf: tuple[int, ...],
+    terms: tuple[int, ...],
+    strengths: jax.Array,
+    leaves: Arrays,
+    anchors: Arrays,
+) -> tuple[list[jax.Array], tuple[jax.Array, ...]]:
+    """(the sums of each launch, an array a leaf)."""
+    totals: list[jax.Array] = []
+    written: dict[int, jax.Array] = {}
+    for members, *operands in _launches(leaves, anchors):
+        call = Writes(backend, verb, _pick(of_leaf, members), terms)
+        found, _, arrays = _batched(call, 0)((strengths,), *operands)
+        totals += found
+        written.update(zip(members, arrays, strict=True))
+    return totals, tuple(written[i] for i in range(len(leaves)))
+
+
+def _launches(leaves: Arrays, anchors: Arrays) -> Iterator[tuple[Any, ...]]:
+    """(members, their leaves, their anchors) of each class."""
+    of_leaf = mesh.classes(leaves, anchors)
+    for k in range(1 + max(of_leaf)):
+        members = [i for i, c in enumerate(of_leaf) if c == k]
+        yield members, _pick(leaves, members), _pick(anchors, members) if anchors else ()
+
+
+def _pick(values: Sequence[Any], members: Sequence[int]) -> tuple[Any, ...]:
+    return tuple(values[i] for i in members)
+
+
+@functools.cache
+def _batched(call: mesh.Local, batch_rank: int) -> Callable[..., Any]:
+    """The call on arrays that begin with `batch_rank` batch dimensions, each 1 or the batch size."""
+
+    @custom_vmap
+    def run(tables: Arrays, leaves: Arrays, anchors: Arrays) -> Any:
+        return mesh.spread(call, batch_rank, tables, leaves, anchors)
+
+    @run.def_vmap
+    def _(axis_size: int, in_batched: Any, *operands: Any) -> Any:
+        rows = jax.tree.map(lambda x, b: x if b else x[None], operands, tuple(in_batched))
+        totals, ones, arrays = _batched(call, batch_rank + 1)(*rows)
+        batched = tuple(tuple(flag for _ in part) for part, flag in ((totals, True), (ones, False), (arrays, True)))
+        return (totals, ones, arrays), batched
+
+    return run

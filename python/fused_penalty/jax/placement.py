@@ -1,0 +1,68 @@
+"""Leaves that do not belong together: on several meshes or devices, or with sums still pending.
+
+JAX refuses them, but its message names an operand of an inner function, or only meshes. So a call that fails is looked
+at again, and the leaf that is to blame is named; a call that succeeds pays nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from jax.sharding import NamedSharding
+
+from .._core.errors import bad
+from .params import Selection, dotted
+
+
+@contextlib.contextmanager
+def explained(params: Any, s: Selection) -> Iterator[None]:
+    """Raises ValueError with argument and path in place of an error that comes from where the leaves lie."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as e:
+        reason = _misplaced(params, s)
+        if reason is None:
+            raise
+        raise reason from e
+
+
+def _misplaced(params: Any, s: Selection) -> Exception | None:
+    flat = jax.tree_util.tree_flatten_with_path(params)[0]
+    paths = [dotted(flat[i][0]) for i in s.index]
+    named = [("params", path, x) for path, x in zip(paths, s.leaves, strict=True)]
+    named += [("anchor", path, x) for path, x in zip(paths, s.anchors, strict=False)]
+    first: tuple[str, str, str] | None = None
+    for argument, path, x in named:
+        unreduced = jax.typeof(x).sharding.spec.unreduced
+        if unreduced:
+            return bad(
+                ValueError, argument, f"its sum over the mesh axes {', '.join(sorted(unreduced))} is still pending",
+                "Finish it first, for example with jax.reshard to a spec without unreduced axes", path=path,
+            )  # fmt: skip
+        place = _place(x)
+        if place is None:
+            continue
+        if first is None:
+            first = argument, path, place
+        elif place != first[2]:
+            return bad(
+                ValueError, argument, f"it lies on {place}, but {first[0]} at {first[1] or '<root>'!r} on {first[2]}",
+                "Put all parameters on one mesh or one device, for example with jax.device_put", path=path,
+            )  # fmt: skip
+    return None
+
+
+def _place(x: jax.Array) -> str | None:
+    """Where an array is bound to: a mesh or devices. None if JAX may still choose."""
+    typed = jax.typeof(x).sharding.mesh
+    if not isinstance(x, jax.core.Tracer):
+        if not x.committed:
+            return None
+        if not isinstance(x.sharding, NamedSharding):
+            return f"the device {', '.join(sorted(map(str, x.sharding.device_set)))}"
+        ids = x.sharding.mesh.device_ids.ravel().tolist()
+        return f"the mesh {dict(x.sharding.mesh.shape)} of the devices {ids}"
+    return f"the mesh {dict(typed.shape)}" if typed.explicit_axes else None

@@ -1,0 +1,30 @@
+"""The penalty of PyTorch parameters: `penalty`, `penalty_and_grad`, `sums`, `stats`, and in place `add_grad_`, `prox_`,
+`regularize_`, `attach`.
+
+Convention: no ½. The penalty is Σ_i ( l1_i·Σ|x_i| + l2_i·Σx_i² ) and its gradient l1·sign(x) + 2·l2·x, as in
+Keras and treex; `weight_decay=wd` of torch.optim is `l2 = wd / 2`.
+
+`params` is an `nn.Module` (its parameters), a mapping, an iterable of tensors or of (name, tensor) pairs. In a
+Module or mapping, one memory counts once (tied weights); an explicit list counts what it is given.
+
+DTensors (FSDP2, HSDP, tensor parallel) work in every verb: all ranks call it with the same list, each launches on its
+own shards, one all-reduce makes the value global, and gradients are DTensors placed as their leaves.
+"""
+
+from .hooks import Attached, attach
+from .inplace import add_grad_, prox_, regularize_
+from .verbs import Stats, Sums, penalty, penalty_and_grad, stats, sums
+
+__all__ = [
+    "Attached",
+    "Stats",
+    "Sums",
+    "add_grad_",
+    "attach",
+    "penalty",
+    "penalty_and_grad",
+    "prox_",
+    "regularize_",
+    "stats",
+    "sums",
+]

@@ -1,0 +1,111 @@
+"""The launch of the Triton kernel for torch: on the tensors' device, on its current stream, without waiting.
+
+`prepare` is all that the host does before the launch: it finds or makes the tables that hold the addresses, and the
+arguments. `launch` hands them to Triton.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..._core.plan import GPU_CHUNK, Op, Plan, plan_of_layout
+from ..._kernels.triton.kernel import penalty_kernel
+from ..._kernels.triton.walk import THREADS
+from .native import Buffers, Launcher
+from .tables import Place, Tables
+
+# What a processor can hold at once, or a little more: each program takes its share of the chunks. The result does not
+# depend on it. There is no autotuning: another shape of a row would add in another order.
+PROGRAMS = 4
+
+TABLES = Tables(
+    128,
+    "Fresh gradients have a new address in every capture: use add_grad_ with gradients that exist before, or "
+    "backend='cuda'",
+)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A launch without the launch."""
+
+    programs: int
+    arguments: tuple[Any, ...]
+    options: dict[str, Any]
+    totals: Tensor
+
+
+def prepare(
+    op: Op,
+    buffers: Buffers,
+    strengths: Tensor | None,
+    terms: tuple[int, ...] | int,
+    place: Place,
+    tables: Tables = TABLES,
+) -> Prepared:
+    device = buffers.device
+    plan = plan_of_layout(buffers.x.layout, terms, GPU_CHUNK)
+    layout = tables.find(place, (buffers.x.layout, terms), lambda: layout_words(plan))
+    key = b"".join(t.address_bytes for t in (buffers.x, buffers.anchor, buffers.out) if t is not None)
+    addresses = tables.find(place, key, lambda: np.frombuffer(key, np.int64))
+    chunks, slots = len(plan.table), plan.slot_count
+    totals = torch.empty(slots, op.columns, dtype=torch.float64, device=device)
+    partials = torch.empty(chunks * op.columns, dtype=torch.float64, device=device)
+    factors = totals if strengths is None else strengths.to(device)
+    ticket = _ticket(place) if place.reuses_memory else _new_ticket(device)
+    programs, warps = _geometry(device)
+    return Prepared(
+        max(1, min(chunks, programs)),
+        (layout, addresses, factors, partials, ticket, totals, chunks, slots, len(plan.sizes)),
+        {"OP": int(op), "ANCHORED": buffers.anchor is not None, **COMPILED_WITH, "num_warps": warps},
+        totals,
+    )
+
+
+# Without contraction to FMA, so that every device rounds alike.
+COMPILED_WITH = {"num_stages": 1, "enable_fp_fusion": False}
+
+
+def layout_words(plan: Plan) -> np.ndarray:
+    """The chunks, two words each, then for each slot the number of its first chunk, and the number of chunks."""
+    slot_of_chunk = plan.table[:, 3] >> 4
+    first = np.searchsorted(slot_of_chunk, np.arange(plan.slot_count + 1))
+    return np.concatenate([plan.table.view(np.int64).ravel(), first.astype(np.int64)])
+
+
+def _new_ticket(device: torch.device) -> Tensor:
+    return torch.zeros(1, dtype=torch.int32, device=device)
+
+
+@functools.cache
+def _ticket(place: Place) -> Tensor:
+    """Each launch of a stream finds it at zero and leaves it there."""
+    return _new_ticket(place.device)
+
+
+@functools.cache
+def _geometry(device: torch.device) -> tuple[int, int]:
+    """Programs of a full launch, and warps of a program."""
+    if device.type == "cpu":  # the interpreter runs one program after the other
+        return 3, 8
+    found = torch.get_device_module(device).get_device_properties(device)
+    processors = getattr(found, "multi_processor_count", 0) or found.gpu_subslice_count
+    return processors * PROGRAMS, THREADS.value // getattr(found, "warp_size", 32)
+
+
+def launch(op: Op, buffers: Buffers, strengths: Tensor | None, terms: tuple[int, ...] | int) -> Tensor:
+    device = buffers.device
+    # The interpreter computes with NumPy, which would warn of inf and NaN.
+    with np.errstate(all="ignore") if device.type == "cpu" else torch.accelerator.device_index(device.index):
+        ready = prepare(op, buffers, strengths, terms, Place.current(device))
+        penalty_kernel[(ready.programs,)](*ready.arguments, **ready.options)
+    return ready.totals
+
+
+LAUNCHER = Launcher(launch)

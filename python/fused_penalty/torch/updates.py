@@ -1,0 +1,117 @@
+"""Launches that write in place: two custom ops that tell torch.compile what they mutate, one launch a device.
+
+In plain eager mode the launcher is called directly; `check_writable` has told autograd of the write by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .._core.plan import Op
+from .calculus import launcher
+from .params import Selection, is_plain
+from .strengths import gather, take
+
+
+@torch.library.custom_op("fused_penalty::add_gradients_", mutates_args={"grads"})
+def add_gradients_op(
+    xs: list[Tensor],
+    anchors: list[Tensor],
+    grads: list[Tensor],
+    live: list[int],
+    strengths: Tensor,
+    terms: list[int],
+    backend: str,
+) -> Tensor:
+    outs: list[Tensor | None] = [None] * len(xs)
+    for i, g in zip(live, grads, strict=True):
+        outs[i] = g
+    return launcher(backend, xs[0]).launch_update(Op.ADD_GRADIENT, xs, anchors, outs, strengths, terms)
+
+
+@add_gradients_op.register_fake
+def _(
+    xs: list[Tensor],
+    anchors: list[Tensor],
+    grads: list[Tensor],
+    live: list[int],
+    strengths: Tensor,
+    terms: list[int],
+    backend: str,
+) -> Tensor:
+    return strengths.new_empty((len(xs), 2), dtype=torch.float64)
+
+
+@torch.library.custom_op("fused_penalty::update_", mutates_args={"written"})
+def update_op(
+    written: list[Tensor],
+    read: list[Tensor],
+    anchors: list[Tensor],
+    live: list[int],
+    strengths: Tensor,
+    terms: list[int],
+    op: int,
+    backend: str,
+) -> Tensor:
+    """The leaves in `live` are `written`, the others are `read`."""
+    changed, kept = iter(written), iter(read)
+    inside = set(live)
+    xs = [next(changed) if i in inside else next(kept) for i in range(len(written) + len(read))]
+    outs: list[Tensor | None] = [x if i in inside else None for i, x in enumerate(xs)]
+    return launcher(backend, xs[0]).launch_update(Op(op), xs, anchors, outs, strengths, terms)
+
+
+@update_op.register_fake
+def _(
+    written: list[Tensor],
+    read: list[Tensor],
+    anchors: list[Tensor],
+    live: list[int],
+    strengths: Tensor,
+    terms: list[int],
+    op: int,
+    backend: str,
+) -> Tensor:
+    return strengths.new_empty((len(written) + len(read), 2), dtype=torch.float64)
+
+
+def update(op: Op, s: Selection, outs: Sequence[Tensor | None], strengths: Tensor, backend: str | None) -> Tensor:
+    """Writes `outs` (None: that leaf is only read), which are placed as the leaves; S (n, 2) float64 of what was read,
+    on the first leaf's device.
+
+    strengths (n, 2) float64: a and b of the operation (`_core.plan.Op`), for each leaf.
+    """
+    local, terms = s.local(outs), s.groups.leaf_terms
+    if s.shards is not None:
+        s.shards.agree()
+    if len(s.by_device) == 1:
+        return gather(s, [_launch(op, s.leaves, s.anchors, local, strengths, list(terms), backend or "")])
+    parts = []
+    for index in s.by_device:
+        xs, anchors = take(s, index)
+        each = torch.stack([strengths[i] for i in index]).to(xs[0].device)
+        mine, some = [local[i] for i in index], [terms[i] for i in index]
+        parts.append(_launch(op, xs, anchors, mine, each, some, backend or ""))
+    return gather(s, parts)
+
+
+def _launch(
+    op: Op,
+    xs: list[Tensor],
+    anchors: list[Tensor],
+    outs: list[Tensor | None],
+    strengths: Tensor,
+    terms: list[int],
+    backend: str,
+) -> Tensor:
+    if is_plain():
+        return launcher(backend, xs[0]).launch_update(op, xs, anchors, outs, strengths, terms)
+    live = [i for i, o in enumerate(outs) if o is not None]
+    written = [o for o in outs if o is not None]
+    if op is Op.ADD_GRADIENT:
+        return add_gradients_op(xs, anchors, written, live, strengths, terms, backend)
+    read = [x for x, o in zip(xs, outs, strict=True) if o is None]
+    return update_op(written, read, anchors, live, strengths, terms, int(op), backend)
