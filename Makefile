@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 NATIVE := $(shell find kernels csrc third_party -type f -not -name '*.md') CMakeLists.txt
-CPP := $(shell find kernels csrc tests/native tests/gpu -name '*.h' -o -name '*.cc' -o -name '*.cu')
+CPP := $(shell find kernels csrc tests -name '*.h' -o -name '*.cc' -o -name '*.cu')
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 # The weights of MiniLM and their tokenizer; with dependencies they would bring a whole model stack.
@@ -27,16 +27,16 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest -q
 
 bench: $(VENV)/.bench
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python -m benchmarks
 
 examples: $(VENV)/.examples
 	set -e; for name in $(EXAMPLES); do echo "== $$name"; $(BIN)/python examples/$$name.py; done
 
 gpu-check: $(VENV)/.test $(VENV)/.bench
-	$(BIN)/python benchmarks/gpu_check.py
+	$(BIN)/python -m benchmarks.gpu_check
 
 sanitize: $(VENV)/.test
-	$(BIN)/python -m pytest -q tests/test_sanitizers.py
+	$(BIN)/python -m pytest -q tests/kernels/test_sanitizers.py
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

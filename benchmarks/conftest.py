@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from cases import DTYPES, MODELS, Tree, load
-from measure import FULL
+from benchmarks.harness.measure import FULL
+from benchmarks.models.cases import DTYPES, MODELS, Tree, load
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # the backends so far; nothing has imported jax yet
 

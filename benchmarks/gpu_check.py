@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 import fused_penalty as fp
-import trees
+from benchmarks.models import trees
 from fused_penalty.torch import add_grad_, penalty, penalty_and_grad, sums
 
 ROOT = Path(__file__).parent.parent
@@ -45,7 +45,7 @@ def leaves(name: str) -> list[torch.Tensor]:
 
 def suite() -> Report:
     """The whole test suite; with a GPU the rows `cuda` of the table of backends no longer skip."""
-    target = ["tests"] if GPU else ["tests/gpu"]
+    target = ["tests"] if GPU else ["tests/emulation"]
     env = {**os.environ, "JAX_PLATFORMS": "cuda,cpu" if GPU else "cpu"}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", *target], cwd=ROOT, env=env, capture_output=True, text=True
@@ -178,7 +178,7 @@ def jax_speed() -> Report | str:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch holds memory of the same GPU
     import jax
 
-    import contend_jax
+    from benchmarks.contenders import jax as contend_jax
 
     found = {}
     for model in ("gpt2", "resnet50"):

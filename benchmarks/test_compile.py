@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from cases import MODELS, Tree
-from contenders import FORWARD, GRADIENT, Contender
-from measure import FULL, cases, note
+from benchmarks.contenders.table import FORWARD, GRADIENT, Contender
+from benchmarks.harness.measure import FULL, cases, note
+from benchmarks.models.cases import MODELS, Tree
 
-PROBE = Path(__file__).with_name("probe.py")
+PROBE = "benchmarks.harness.probe"
+ROOT = Path(__file__).parents[1]
 COMPILES = ("ours jit", "naive jit", "compile naive")
 IN_MEMORY = ("ours value_and_grad", "ours penalty_and_grad", "naive jit", "naive eager")
 
@@ -28,10 +29,10 @@ IN_MEMORY = ("ours value_and_grad", "ours penalty_and_grad", "naive jit", "naive
     indirect=["tree"],
 )
 def test_compile(benchmark: Any, tree: Tree, row: Contender) -> None:
-    command = [sys.executable, str(PROBE), row.verb, row.framework, row.name, tree.model, tree.dtype]
+    command = [sys.executable, "-m", PROBE, row.verb, row.framework, row.name, tree.model, tree.dtype]
 
     def probe() -> dict[str, float]:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.splitlines()[-1])
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from cases import DTYPES, MODELS, Tree
-from contenders import FORWARD, Contender
-from measure import cases, measure, relative_error
+from benchmarks.contenders.table import FORWARD, Contender
+from benchmarks.harness.measure import cases, measure, relative_error
+from benchmarks.models.cases import DTYPES, MODELS, Tree
 
 
 @pytest.mark.parametrize(("tree", "row"), cases(FORWARD, MODELS, DTYPES), indirect=["tree"])

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from cases import DTYPES, MODELS, Tree
-from contenders import GRADIENT, Contender
-from measure import cases, measure, minor_faults
+from benchmarks.contenders.table import GRADIENT, Contender
+from benchmarks.harness.measure import cases, measure, minor_faults
+from benchmarks.models.cases import DTYPES, MODELS, Tree
 
 
 @pytest.mark.parametrize(("tree", "row"), cases(GRADIENT, MODELS, DTYPES), indirect=["tree"])

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-import contend_jax
-import contend_triton
-from cases import Tree
-from contenders import EVERYWHERE, Contender, four_a_leaf, one, one_and_one_a_leaf, two
-from measure import cases, measure
+from benchmarks.contenders import jax as contend_jax
+from benchmarks.contenders import triton as contend_triton
+from benchmarks.contenders.table import EVERYWHERE, Contender, four_a_leaf, one, one_and_one_a_leaf, two
+from benchmarks.harness.measure import cases, measure
+from benchmarks.models.cases import Tree
 
 
 def torch_sums(tree: Tree) -> Callable[[], object]:

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-import steps
-from cases import DTYPES, MODELS, Tree
-from contenders import at
-from measure import cases, measure
+from benchmarks.contenders import steps
+from benchmarks.contenders.table import at
+from benchmarks.harness.measure import cases, measure
+from benchmarks.models.cases import DTYPES, MODELS, Tree
 
 RUNS = 3
 QUICK = at("gpt2 resnet50", "")

@@ -8,7 +8,7 @@ os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 
 import pytest
 
-import frontends
+from tests.support import frontends
 
 
 @pytest.fixture(params=list(frontends.params()))

@@ -1,4 +1,4 @@
-# The CPU kernels as a static library; tests/native builds the same list under sanitizers.
+# The CPU kernels as a static library; tests/kernels builds the same list under sanitizers.
 set(FUSED_PENALTY_CPU_DIR ${CMAKE_CURRENT_LIST_DIR})
 add_library(fused_penalty_cpu STATIC
   ${FUSED_PENALTY_CPU_DIR}/isa.cc

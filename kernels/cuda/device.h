@@ -1,4 +1,4 @@
-// What differs between nvcc and the host emulator (tests/gpu/cuda_emul.h): shared memory and the launch.
+// What differs between nvcc and the host emulator (tests/emulation/cuda_emul.h): shared memory and the launch.
 #pragma once
 
 #if defined(__CUDACC__)

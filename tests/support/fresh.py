@@ -1,0 +1,28 @@
+"""A fresh interpreter."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+HIDE = """
+    import sys, importlib.abc
+    class Hide(importlib.abc.MetaPathFinder):
+        def find_spec(self, name, path=None, target=None):
+            if name in {names!r}: raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+    sys.meta_path.insert(0, Hide())
+"""
+
+
+def hiding(*names: str) -> str:
+    """Code that makes the import of these modules fail, as if they were not installed."""
+    return textwrap.dedent(HIDE).format(names=names)
+
+
+def run_fresh(code: str) -> str:
+    """The output of the code in an interpreter of its own, in which every warning is an error."""
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()

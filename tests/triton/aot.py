@@ -1,0 +1,72 @@
+"""The Triton kernel compiled for GPUs that are not here, and a case run through the PTX that comes out."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from fused_penalty._core.plan import Op
+from tests.emulation.harness import Case, Result
+from tests.emulation.ptx import emulator as ptxemu
+from tests.emulation.ptx.program import place, written
+
+THREADS = 256  # of kernels/triton/walk.py
+WARP = {"gfx942": 64}  # else 32
+NVIDIA, AMD = (80, 90, 100, 120), ("gfx942", "gfx1100")
+
+
+@functools.cache
+def compiled(arch: int | str, op: Op, anchored: bool) -> Any:
+    """As `torch/backends/triton.py` compiles it: options, and arguments that PyTorch's allocator aligns to 16 bytes."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource, compile
+
+    from fused_penalty._kernels.triton.kernel import penalty_kernel
+    from fused_penalty.torch.backends.triton import COMPILED_WITH
+
+    types = {"layout": "*i64", "addresses": "*i64", "strengths": "*fp64", "partials": "*fp64", "ticket": "*i32"}
+    types |= {"totals": "*fp64", "chunk_count": "i32", "slot_count": "i32", "leaf_count": "i32"}
+    pointers = [i for i, t in enumerate(types.values()) if t.startswith("*")]
+    warp = WARP.get(str(arch), 32)
+    source = ASTSource(
+        penalty_kernel,
+        types | {"OP": "constexpr", "ANCHORED": "constexpr"},
+        constexprs={"OP": int(op), "ANCHORED": anchored},
+        attrs={(i,): [["tt.divisibility", 16]] for i in pointers},
+    )
+    target = GPUTarget("cuda" if isinstance(arch, int) else "hip", arch, warp)
+    return compile(source, target=target, options={**COMPILED_WITH, "num_warps": THREADS // warp})
+
+
+@functools.cache
+def module(arch: int, op: Op, anchored: bool) -> ptxemu.Module:
+    return ptxemu.Module(compiled(arch, op, anchored).asm["ptx"])
+
+
+def run_ptx(case: Case, arch: int, *, grid: int = 3, gran: str = "block", seed: int = 0, ahead: int = 0) -> Result:
+    """`ahead`: every leaf lies that many elements into a larger one, whose address is that much lower."""
+    from fused_penalty.torch.backends.triton import layout_words
+
+    device = ptxemu.Device()
+    assert case.strengths is not None
+    assert case.wide, "torch has float64 strengths and totals"
+    slots, chunks, columns = case.plan.slot_count, len(case.plan.table), case.op.columns
+    addresses, outs = place(device, case)
+    words = layout_words(case.plan)
+    words[: 2 * chunks : 2] += ahead << 24
+    ahead *= case.leaves[0].itemsize
+    totals, ticket = device.alloc(8 * slots * columns), device.put(np.zeros(1, np.int32))
+    arguments = [
+        device.put(words), device.put(np.array([a and a - ahead for a in addresses], np.uint64)),
+        device.put(case.strengths.astype(np.float64)), device.alloc(8 * chunks * columns), ticket, totals,
+        chunks, slots, len(case.leaves),
+    ]  # fmt: skip
+    kernel = compiled(arch, case.op, case.anchors is not None)
+    module(arch, case.op, case.anchors is not None).launch(
+        device, kernel.name, grid, THREADS, arguments, dyn_shared=kernel.metadata.shared, gran=gran, seed=seed
+    )
+    assert device.get(ticket, np.int32, 1)[0] == 0, "the next launch needs the ticket at zero"
+    found = device.get(totals, np.float64, slots * columns).reshape(slots, columns)
+    return Result(found, 1.0, written(device, case, outs))
