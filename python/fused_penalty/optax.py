@@ -17,9 +17,10 @@ import jax.numpy as jnp
 import optax
 
 from ._core.errors import bad, bad_anchor
+from ._core.operations import Op
 from ._core.rules import ByPath
 from ._core.strengths import check_strength
-from .jax.calculus import leaf_gradients, leaf_proximals
+from .jax.calculus import unfused
 from .jax.params import Selection, is_array, select
 
 PyTree = Any
@@ -69,7 +70,7 @@ def add_penalty_grads(
 
     def update(updates: PyTree, state: PenaltyState, params: PyTree | None = None) -> tuple[PyTree, PenaltyState]:
         s = select(_given(params), _at(l1, state.count), _at(l2, state.count), mask, state.anchor)
-        gradients = leaf_gradients(s.groups.of_leaf, s.groups.terms, s.groups.l1, s.groups.l2, s.leaves, s.anchors)
+        gradients = _written(Op.GRADIENT, s, 1.0)
         return _map(_add, updates, _tree(s, gradients), params), _next(state)
 
     return optax.GradientTransformation(lambda params: _first(params, anchor), update)
@@ -121,7 +122,7 @@ def proximal(
         moved = optax.apply_updates(_given(params), updates)
         s = select(moved, _at(l1, state.count), _at(l2, state.count), mask, state.anchor)
         step = check_strength("learning_rate", _at(learning_rate, state.count), is_array)
-        new = leaf_proximals(s.groups.of_leaf, step, s.groups.l1, s.groups.l2, s.leaves, s.anchors)
+        new = _written(Op.PROX, s, step)
         return _map(_difference, updates, _tree(s, new), params), _next(state)
 
     return optax.GradientTransformation(lambda params: _first(params, anchor), update)
@@ -141,6 +142,10 @@ def _at(value: Any, count: jax.Array) -> Any:
     if isinstance(value, ByPath):
         return ByPath(tuple((glob, _at(v, count)) for glob, v in value.patterns))
     return jax.tree.map(lambda v: v(count) if callable(v) else v, value)
+
+
+def _written(op: Op, s: Selection, step: Any) -> list[jax.Array]:
+    return unfused(op, s.groups.of_leaf, s.groups.terms, step, s.groups.l1, s.groups.l2, s.leaves, s.anchors)
 
 
 def _tree(s: Selection, values: Sequence[jax.Array]) -> PyTree:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fused_penalty._core.plan import Op
+from fused_penalty._core.operations import Op
 from tests.emulation.harness import CHUNK, WRITES, Case, Result
 from tests.support import edges, oracle
 from tests.support.check import close_gradient

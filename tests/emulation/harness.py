@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fused_penalty._core.plan import BOTH, DTYPES, Op, Plan
+from fused_penalty._core.operations import Op
+from fused_penalty._core.plan import BOTH, DTYPES, Plan
 from tests.support.paths import ROOT
 
 CHUNK = 4096  # small, so that small cases have many chunks
@@ -71,7 +72,7 @@ class Case:
 
 @dataclass
 class Result:
-    totals: np.ndarray  # (slots, op.columns)
+    totals: np.ndarray  # (slots, len(op.columns))
     one: float
     outs: list[np.ndarray]
 
@@ -126,9 +127,9 @@ def encode(case: Case, grid: int) -> bytes:
 
 
 def decode(case: Case, raw: bytes) -> Result:
-    count = case.plan.slot_count * case.op.columns
+    count = case.plan.slot_count * len(case.op.columns)
     width = np.dtype(case.real).itemsize * count
-    totals = np.frombuffer(raw[:width], case.real).reshape(-1, case.op.columns)
+    totals = np.frombuffer(raw[:width], case.real).reshape(-1, len(case.op.columns))
     (one,) = np.frombuffer(raw[width : width + 4], np.float32)
     outs, at = [], width + 4
     for x in case.leaves if case.op in WRITES else []:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fused_penalty._core.plan import Op
+from fused_penalty._core.operations import Op
 from tests.emulation.cases import check, every_case, many, matrix, mixed, same_bits
 from tests.emulation.harness import Result, build, emulate, toolkit
 from tests.support.frontends import DTYPES

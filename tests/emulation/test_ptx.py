@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fused_penalty._core.plan import Op
+from fused_penalty._core.operations import Op
 from tests.emulation.cases import check, mixed, same_bits
 from tests.emulation.harness import CHUNK, Case, Result, build, emulate, toolkit
 from tests.emulation.ptx.emulator import Module

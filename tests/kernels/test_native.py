@@ -15,7 +15,8 @@ from tests.support.fresh import run_fresh
 torch = pytest.importorskip("torch", reason="the native launcher is driven through torch tensors here")
 _cpu = pytest.importorskip("fused_penalty._cpu", reason="the native module was not built", exc_type=ImportError)
 
-from fused_penalty._core.plan import BOTH, Op, plan_of_layout
+from fused_penalty._core.operations import Op
+from fused_penalty._core.plan import BOTH, plan_of_layout
 from fused_penalty.torch import penalty_and_grad, sums
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]

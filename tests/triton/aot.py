@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fused_penalty._core.plan import Op
+from fused_penalty._core.operations import Op
 from tests.emulation.harness import Case, Result
 from tests.emulation.ptx import emulator as ptxemu
 from tests.emulation.ptx.program import place, written
@@ -52,7 +52,7 @@ def run_ptx(case: Case, arch: int, *, grid: int = 3, gran: str = "block", seed: 
     device = ptxemu.Device()
     assert case.strengths is not None
     assert case.wide, "torch has float64 strengths and totals"
-    slots, chunks, columns = case.plan.slot_count, len(case.plan.table), case.op.columns
+    slots, chunks, columns = case.plan.slot_count, len(case.plan.table), len(case.op.columns)
     addresses, outs = place(device, case)
     words = layout_words(case.plan)
     words[: 2 * chunks : 2] += ahead << 24

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fused_penalty._core.plan import Op
+from fused_penalty._core.operations import Op
 from tests.emulation.artefact import burst, cuobjdump, resident_warps, show
 from tests.triton.aot import AMD, NVIDIA, compiled
 

@@ -13,7 +13,8 @@ pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("triton", reason="Triton is not installed")
 
 from fused_penalty._core.backends import TRITON_DEVICES
-from fused_penalty._core.plan import GPU_CHUNK, Op
+from fused_penalty._core.operations import Op
+from fused_penalty._core.plan import GPU_CHUNK
 from tests.emulation.artefact import NEEDED, PAGE, cuobjdump
 from tests.emulation.cases import check, many, mixed
 from tests.emulation.harness import CHUNK, WRITES, Case, Result, build, emulate, toolkit

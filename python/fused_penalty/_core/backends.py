@@ -9,12 +9,13 @@ import functools
 import importlib
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from .errors import bad
-from .plan import CHUNK, GPU_CHUNK
+from .operations import Op
+from .plan import CHUNK, GPU_CHUNK, Plan
 
 ENVIRONMENT = "FUSED_PENALTY_BACKEND"
 INTERPRET = "TRITON_INTERPRET"
@@ -196,6 +197,24 @@ def choose(framework: str, name: str | None, device: str) -> Backend:
         ValueError, "backend", f"{allowed[0].name!r} runs on {', '.join(allowed[0].devices)}, not on {device}",
         "Move the parameters, or leave backend=None to have one chosen",
     )  # fmt: skip
+
+
+class Launched(NamedTuple):
+    """What a launch in JAX gives: the sums of each slot (of STATS reals and counts apart), the echo, if the operation
+    has one, and what it has written, an array for each leaf."""
+
+    totals: tuple[Any, ...]
+    one: Any | None
+    arrays: tuple[Any, ...]
+
+
+class JaxBackend(Protocol):
+    """A backend of JAX: one function. Coefficients are (slots, 2), None where the operation has none; `arrays` are the
+    leaves, then their anchors, if any; the totals have the dtype `dtype`."""
+
+    def launch(
+        self, op: Op, plan: Plan, coefficients: Any | None, arrays: Sequence[Any], dtype: Any, *, in_place: bool
+    ) -> Launched: ...
 
 
 @dataclass(frozen=True)

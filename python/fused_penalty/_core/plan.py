@@ -7,7 +7,6 @@ know nothing but chunks and slots; `kernels/chunks.h` is the other reader of thi
 
 from __future__ import annotations
 
-import enum
 import functools
 from dataclasses import dataclass
 
@@ -17,22 +16,6 @@ DTYPES = ("float16", "bfloat16", "float32", "float64")  # in the order of DType 
 # Elements of a chunk: a CPU's prefetcher likes long runs, and no block of a GPU should be left alone at the end.
 CHUNK, GPU_CHUNK = 1 << 16, 1 << 14
 MAX_OFFSET, MAX_SLOTS = 1 << 40, 1 << 28
-
-
-class Op(enum.IntEnum):
-    """What a launch does beside summing |d| and d², d = x - anchor: `Op` of kernels/chunks.h."""
-
-    SUMS = 0
-    GRADIENT = 1  # out = a·sign(d) + b·d
-    ADD_GRADIENT = 2  # out += a·sign(d) + b·d
-    PROX = 3  # out = anchor + b·(d - clip(d, a))
-    REGULARIZE = 4  # out = x - clip(d, a) - b·d
-    STATS = 5  # max|d|, counts of zeros and of non-finite numbers
-
-    @property
-    def columns(self) -> int:
-        """Numbers a slot."""
-        return 5 if self is Op.STATS else 2
 
 
 L1, L2 = 1, 2  # terms of a leaf: a bit that is not set is a strength that is statically zero

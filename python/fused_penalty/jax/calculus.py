@@ -20,8 +20,9 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
+from .._core.operations import Op
 from . import launch
-from .backends.reference import proximal_leaf, term_gradient
+from .elastic_net import displacement, subgradient, written
 from .mesh import classes
 
 Arrays = Sequence[jax.Array]
@@ -104,65 +105,58 @@ def _leaf_tangents(
     for (index, is_leaf), tangent in zip(live, tangents, strict=True):
         i = index % n
         g = spec.of_leaf[i]
-        d = displacement(leaves, anchors, i)
+        d = displacement(leaves[i], anchors[i] if anchors else None)
         t = tangent.astype(d.dtype) if is_leaf else -tangent.astype(d.dtype)
         a, b = (f.astype(d.dtype) for f in factors[of_leaf[i]])
-        d_value = d_value + jnp.sum(term_gradient(d, a, b, spec.terms[g]) * t).astype(dtype)
+        d_value = d_value + jnp.sum(subgradient(d, a, b, spec.terms[g]) * t).astype(dtype)
         d_total[g][0] = d_total[g][0] + jnp.sum(jnp.sign(d) * t).astype(dtype)
         d_total[g][1] = d_total[g][1] + 2 * jnp.sum(d * t).astype(dtype)
     return d_value, d_total
 
 
-def displacement(leaves: Arrays, anchors: Arrays, i: int) -> jax.Array:
-    """x - anchor of leaf i, in float32 or wider."""
-    wide = jnp.promote_types(leaves[i].dtype, jnp.float32)
-    d = leaves[i].astype(wide)
-    return d - anchors[i].astype(wide) if anchors else d
-
-
-def leaf_gradients(
-    of_leaf: Sequence[int], terms: Sequence[int], l1: Sequence[Any], l2: Sequence[Any], leaves: Arrays, anchors: Arrays
+def unfused(
+    op: Op,
+    of_leaf: Sequence[int],
+    terms: Sequence[int],
+    step: Any,
+    l1: Sequence[Any],
+    l2: Sequence[Any],
+    leaves: Arrays,
+    anchors: Arrays,
 ) -> list[jax.Array]:
-    """l1·sign(d) + 2·l2·d of each leaf, in float32 or wider: elementwise jnp, which XLA fuses into what uses it."""
+    """What the operation writes for each leaf, in float32 or wider: jnp that XLA fuses into what uses it."""
     found = []
     for i, g in enumerate(of_leaf):
-        d = displacement(leaves, anchors, i)
-        a, b = (jnp.asarray(v).astype(d.dtype) for v in (l1[g], 2 * l2[g]))
-        found.append(term_gradient(d, a, b, terms[g]))
+        wide = jnp.float64 if leaves[i].dtype == jnp.float64 else jnp.float32
+        a, b = (jnp.asarray(c).astype(wide) for c in op.coefficients(l1[g], l2[g], step))
+        found.append(written(op, leaves[i], anchors[i] if anchors else None, a, b, terms[g]))
     return found
+
+
+def _coefficients(op: Op, l1: Arrays, l2: Arrays, step: Any, dtype: Any) -> jax.Array:
+    """(a, b) of the operation for each group, (groups, 2)."""
+    pairs = [op.coefficients(a, b, step) for a, b in zip(l1, l2, strict=True)]
+    return jnp.stack([jnp.stack(pair) for pair in pairs]).astype(dtype)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def value_and_gradients(spec: Spec, l1: Arrays, l2: Arrays, leaves: Arrays, anchors: Arrays) -> tuple[jax.Array, ...]:
     """(P, gradient...) from one launch."""
     dtype = launch.result_dtype(leaves)
-    factors = jnp.stack([jnp.stack([a, 2 * b]) for a, b in zip(l1, l2, strict=True)]).astype(dtype)
-    total, *found = launch.gradients(spec.backend, spec.of_leaf, spec.terms, factors, leaves, anchors)
+    coefficients = _coefficients(Op.GRADIENT, l1, l2, 1.0, dtype)
+    total, *found = launch.gradients(spec.backend, spec.of_leaf, spec.terms, coefficients, leaves, anchors)
     return combine(l1, l2, total), *found
 
 
 @value_and_gradients.defjvp
 def _gradients_rule(spec: Spec, primals: Any, tangents: Any) -> Any:
-    def unfused(l1: Arrays, l2: Arrays, leaves: Arrays, anchors: Arrays) -> tuple[jax.Array, ...]:
-        found = leaf_gradients(spec.of_leaf, spec.terms, l1, l2, leaves, anchors)
+    def plain(l1: Arrays, l2: Arrays, leaves: Arrays, anchors: Arrays) -> tuple[jax.Array, ...]:
+        found = unfused(Op.GRADIENT, spec.of_leaf, spec.terms, 1.0, l1, l2, leaves, anchors)
         rounded = [g.astype(x.dtype) for g, x in zip(found, leaves, strict=True)]
         return primitive(spec, l1, l2, leaves, anchors)[0], *rounded
 
-    _, out_tangents = jax.jvp(unfused, primals, tangents)
+    _, out_tangents = jax.jvp(plain, primals, tangents)
     return value_and_gradients(spec, *primals), out_tangents
-
-
-def leaf_proximals(
-    of_leaf: Sequence[int], step: Any, l1: Sequence[Any], l2: Sequence[Any], leaves: Arrays, anchors: Arrays
-) -> list[jax.Array]:
-    """The proximal step of each leaf, in float32 or wider: elementwise jnp, as `leaf_gradients`."""
-    found = []
-    for i, g in enumerate(of_leaf):
-        d = displacement(leaves, anchors, i)
-        a, b = (jnp.asarray(v).astype(d.dtype) for v in (step * l1[g], 1 / (1 + 2 * step * l2[g])))
-        origin = anchors[i].astype(d.dtype) if anchors else jnp.zeros_like(d)
-        found.append(proximal_leaf(d, origin, a, b))
-    return found
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -171,18 +165,17 @@ def proximal_leaves(
 ) -> tuple[jax.Array, ...]:
     """The proximal step of every leaf, from one launch."""
     dtype = launch.result_dtype(leaves)
-    rows = [jnp.stack([step * a, 1 / (1 + 2 * step * b)]) for a, b in zip(l1, l2, strict=True)]
-    factors = jnp.stack(rows).astype(dtype)
-    return launch.proximal(spec.backend, spec.of_leaf, factors, leaves, anchors, in_place=in_place)
+    coefficients = _coefficients(Op.PROX, l1, l2, step, dtype)
+    return launch.proximal(spec.backend, spec.of_leaf, coefficients, leaves, anchors, in_place=in_place)
 
 
 @proximal_leaves.defjvp
 def _proximal_rule(spec: Spec, in_place: bool, primals: Any, tangents: Any) -> Any:
-    def unfused(step: jax.Array, l1: Arrays, l2: Arrays, leaves: Arrays, anchors: Arrays) -> tuple[jax.Array, ...]:
-        found = leaf_proximals(spec.of_leaf, step, l1, l2, leaves, anchors)
+    def plain(step: jax.Array, l1: Arrays, l2: Arrays, leaves: Arrays, anchors: Arrays) -> tuple[jax.Array, ...]:
+        found = unfused(Op.PROX, spec.of_leaf, spec.terms, step, l1, l2, leaves, anchors)
         return tuple(y.astype(x.dtype) for y, x in zip(found, leaves, strict=True))
 
-    _, out_tangents = jax.jvp(unfused, primals, tangents)
+    _, out_tangents = jax.jvp(plain, primals, tangents)
     return proximal_leaves(spec, False, *primals), out_tangents
 
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_batching import custom_vmap
 
+from .._core.operations import Op
 from .._core.plan import BOTH
 from . import mesh
 from .slots import Stats, Sums, Writes, result_dtype
@@ -39,27 +40,27 @@ def gradients(
     backend: str | None,
     of_leaf: tuple[int, ...],
     terms: tuple[int, ...],
-    strengths: jax.Array,
+    coefficients: jax.Array,
     leaves: Arrays,
     anchors: Arrays,
 ) -> tuple[jax.Array, ...]:
-    """(sums (groups, 2), gradient...); strengths (groups, 2) are the factors of sign(d) and of d."""
-    totals, found = _writes(backend, "slot_gradients", of_leaf, terms, strengths, leaves, anchors)
+    """(sums (groups, 2), gradient...); coefficients (groups, 2)."""
+    totals, found = _writes(backend, Op.GRADIENT, of_leaf, terms, coefficients, leaves, anchors, with_sums=True)
     return functools.reduce(jnp.add, totals), *found
 
 
 def proximal(
     backend: str | None,
     of_leaf: tuple[int, ...],
-    strengths: jax.Array,
+    coefficients: jax.Array,
     leaves: Arrays,
     anchors: Arrays,
     *,
     in_place: bool,
 ) -> tuple[jax.Array, ...]:
-    """The new leaves; strengths (groups, 2) are the threshold and the factor after it."""
-    verb = "slot_prox_in_place" if in_place else "slot_prox"
-    _, found = _writes(backend, verb, of_leaf, (BOTH,) * len(strengths), strengths, leaves, anchors)
+    """The new leaves; coefficients (groups, 2)."""
+    terms = (BOTH,) * len(coefficients)
+    _, found = _writes(backend, Op.PROX, of_leaf, terms, coefficients, leaves, anchors, in_place=in_place)
     return found
 
 
@@ -78,19 +79,22 @@ def stats(backend: str | None, leaves: Arrays, anchors: Arrays) -> tuple[jax.Arr
 
 def _writes(
     backend: str | None,
-    verb: str,
+    op: Op,
     of_leaf: tuple[int, ...],
     terms: tuple[int, ...],
-    strengths: jax.Array,
+    coefficients: jax.Array,
     leaves: Arrays,
     anchors: Arrays,
+    *,
+    with_sums: bool = False,
+    in_place: bool = False,
 ) -> tuple[list[jax.Array], tuple[jax.Array, ...]]:
-    """(the sums of each launch, an array a leaf)."""
+    """(the sums of each launch, an array for each leaf)."""
     totals: list[jax.Array] = []
     written: dict[int, jax.Array] = {}
     for members, *operands in _launches(leaves, anchors):
-        call = Writes(backend, verb, _pick(of_leaf, members), terms)
-        found, _, arrays = _batched(call, 0)((strengths,), *operands)
+        call = Writes(backend, op, _pick(of_leaf, members), terms, with_sums, in_place)
+        found, _, arrays = _batched(call, 0)((coefficients,), *operands)
         totals += found
         written.update(zip(members, arrays, strict=True))
     return totals, tuple(written[i] for i in range(len(leaves)))

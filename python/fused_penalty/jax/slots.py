@@ -18,6 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._core import backends
+from .._core.backends import Launched
+from .._core.operations import Op
 from .._core.plan import BOTH, DTYPES, Plan
 from .shares import Shares
 
@@ -45,37 +47,42 @@ class Sums:
         leaves, anchors = _align(leaves, anchors, batch_rank)
         slots = [(g, s, x.shape[:batch_rank]) for g, s, x in zip(self.of_leaf, shares.of_leaf, leaves, strict=True)]
         first = _first_rows(slots)
-        total, one = _launch(self.backend, "slot_sums", batch_rank, slots, first, BOTH, (), leaves, anchors)
-        return (_over_devices(total, first, self.groups, shares.axes),), (one,), ()
+        found = _launch(self.backend, Op.SUMS, batch_rank, slots, first, BOTH, None, leaves, anchors)
+        assert found.one is not None
+        return (_over_devices(found.totals[0], first, self.groups, shares.axes),), (found.one,), ()
 
 
 @dataclass(frozen=True)
 class Writes:
-    """An array like each leaf, and sums of each group if the verb gives them. Every array gets the whole batch."""
+    """An array like each leaf, and sums of each group if they are asked for. Every array gets the whole batch."""
 
     backend: str | None
-    verb: str
+    op: Op
     of_leaf: tuple[int, ...]
     terms: tuple[int, ...]
+    with_sums: bool
+    in_place: bool
     writes = True
 
     @property
     def totals(self) -> int:
-        return int(self.verb == "slot_gradients")
+        return int(self.with_sums)
 
     def __call__(self, batch_rank: int, shares: Shares, tables: Arrays, leaves: Arrays, anchors: Arrays) -> Found:
-        (strengths,) = tables
-        batch = jnp.broadcast_shapes(*{x.shape[:batch_rank] for x in (strengths, *leaves, *anchors)})
+        (coefficients,) = tables
+        batch = jnp.broadcast_shapes(*{x.shape[:batch_rank] for x in (coefficients, *leaves, *anchors)})
         leaves, anchors = ([jnp.broadcast_to(x, batch + x.shape[batch_rank:]) for x in a] for a in (leaves, anchors))
         slots = [(g, s, batch) for g, s in zip(self.of_leaf, shares.of_leaf, strict=True)]
         first = _first_rows(slots)
-        rows = strengths[..., np.array([group for group, _, _ in first]), :]
+        rows = coefficients[..., np.array([group for group, _, _ in first]), :]
         rows = jnp.broadcast_to(rows, batch + rows.shape[batch_rank:])
         table = jnp.moveaxis(rows, -2, 0).reshape(-1, 2)  # a group's rows of the batch stand together
         terms = [self.terms[g] for g in self.of_leaf]
-        found = _launch(self.backend, self.verb, batch_rank, slots, first, terms, (table,), leaves, anchors)
-        totals = (_over_devices(t, first, len(self.terms), shares.axes) for t in found[: -len(leaves)])
-        return tuple(totals), (), tuple(found[-len(leaves) :])
+        found = _launch(
+            self.backend, self.op, batch_rank, slots, first, terms, table, leaves, anchors, in_place=self.in_place
+        )
+        totals = found.totals if self.with_sums else ()
+        return tuple(_over_devices(t, first, len(self.terms), shares.axes) for t in totals), (), found.arrays
 
 
 @dataclass(frozen=True)
@@ -91,8 +98,8 @@ class Stats:
         leaves, anchors = _align(leaves, anchors, batch_rank)
         slots = [(i, 1.0, x.shape[:batch_rank]) for i, x in enumerate(leaves)]
         first = _first_rows(slots)
-        found = _launch(self.backend, "slot_stats", batch_rank, slots, first, BOTH, (), leaves, anchors)
-        reals, counts = (_per_group(part, first, self.leaves) for part in found)
+        found = _launch(self.backend, Op.STATS, batch_rank, slots, first, BOTH, None, leaves, anchors)
+        reals, counts = (_per_group(part, first, self.leaves) for part in found.totals)
         return (_stats_over_devices(reals, counts, shares) if shares.axes else (reals, counts)), (), ()
 
 
@@ -118,15 +125,17 @@ def _first_rows(slots: Sequence[Slot]) -> dict[Slot, int]:
 
 def _launch(
     backend: str | None,
-    verb: str,
+    op: Op,
     batch_rank: int,
     slots: Sequence[Slot],
     first: dict[Slot, int],
     terms: int | Sequence[int],
-    tables: Arrays,
+    coefficients: jax.Array | None,
     leaves: Arrays,
     anchors: Arrays,
-) -> tuple[jax.Array, ...]:
+    *,
+    in_place: bool = False,
+) -> Launched:
     plan = Plan(
         tuple(math.prod(x.shape[batch_rank:]) for x in leaves),
         tuple(DTYPES.index(x.dtype.name) for x in leaves),
@@ -134,7 +143,12 @@ def _launch(
         tuple(math.prod(x.shape[:batch_rank]) for x in leaves),
         (terms,) * len(leaves) if isinstance(terms, int) else tuple(terms),
     )
-    return _dispatch(backend, verb, *tables, *leaves, *anchors, plan=plan, lead=len(tables))
+    dtype = result_dtype(leaves)
+
+    def run(launch: Callable[..., Launched]) -> Callable[..., Launched]:
+        return lambda c, *arrays: launch(op, plan, c, arrays, dtype, in_place=in_place)
+
+    return _dispatch(backend, run, coefficients, *leaves, *anchors)
 
 
 def _over_devices(total: jax.Array, first: dict[Slot, int], groups: int, axes: tuple[str, ...]) -> jax.Array:
@@ -184,18 +198,13 @@ def _stats_over_devices(reals: jax.Array, counts: jax.Array, shares: Shares) -> 
     return jnp.concatenate([absolute, largest], axis=-1), whole[..., :2]
 
 
-def _dispatch(backend: str | None, verb: str, *operands: jax.Array, plan: Plan, lead: int) -> Any:
+def _dispatch(backend: str | None, run: Callable[..., Any], *operands: Any) -> Any:
     """Lowers to the launcher of the platform that is compiled for."""
     branches: dict[str, Callable[..., Any]] = {}
     for row in backends.rows("jax", backend):
-        function = functools.partial(_apply, getattr(row.launcher(), verb), plan=plan, lead=lead)
+        function = run(row.launcher().launch)
         for platform in row.devices:
             branches.setdefault("default" if platform == "any" else platform, function)
     if list(branches) == ["default"]:
         return branches["default"](*operands)
     return jax.lax.platform_dependent(*operands, **branches)
-
-
-def _apply(function: Callable[..., Any], *operands: jax.Array, plan: Plan, lead: int) -> Any:
-    arrays = operands[lead:]
-    return tuple(function(plan, *operands[:lead], arrays, result_dtype(arrays[: len(plan.sizes)])))

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from .._core import backends
-from .backends import reference as plain
+from .backends.reference import leaf_sums
+from .elastic_net import displacements, sign, subgradient
 from .params import is_plain
 
 
@@ -78,7 +79,7 @@ def _split(tensors: Sequence[Tensor], anchored: bool) -> tuple[list[Tensor], lis
 
 
 def _displacements(tensors: Sequence[Any], anchored: bool) -> list[Any]:
-    return plain.displacements(*_split(tensors, anchored))
+    return displacements(*_split(tensors, anchored))
 
 
 def _tangents(tangents: Sequence[Any], anchored: bool, like: Sequence[Tensor]) -> list[Any]:
@@ -124,14 +125,14 @@ class _Sums(torch.autograd.Function):
         ds = _displacements(ctx.saved_tensors, anchored)
         rows = []
         for d, t in zip(ds, _tangents(tangents[3:], anchored, ds), strict=True):
-            row = [(plain.sign(d) * t).sum(), 2 * (d * t).sum()] if t is not None else [d.new_zeros(())] * 2
+            row = [(sign(d) * t).sum(), 2 * (d * t).sum()] if t is not None else [d.new_zeros(())] * 2
             rows.append(torch.stack(row).to(torch.float64))
         return torch.stack(rows)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, backend: str, terms: Any, anchored: bool, *tensors: Tensor) -> Any:
         def unfused(*ts: Tensor) -> Tensor:
-            return plain.leaf_sums(_displacements(ts, anchored))
+            return leaf_sums(_displacements(ts, anchored))
 
         return torch.func.vmap(unfused, in_dims=tuple(in_dims[3:]))(*tensors), 0
 
@@ -156,7 +157,7 @@ class _Gradients(torch.autograd.Function):
         rows, x_grads = [], []
         for i, (d, ct) in enumerate(zip(ds, cts, strict=True)):
             wide = ct.to(d.dtype)
-            rows.append(torch.stack([(wide * plain.sign(d)).sum(), (wide * d).sum()]))
+            rows.append(torch.stack([(wide * sign(d)).sum(), (wide * d).sum()]))
             x_grads.append((factors[i, 1].to(d.dtype) * wide).to(ct.dtype))
         anchor_grads = [-g for g in x_grads] if anchored else []
         return None, None, None, torch.stack(rows).to(factors.dtype), *x_grads, *anchor_grads
@@ -171,7 +172,7 @@ class _Gradients(torch.autograd.Function):
         for i, (d, t) in enumerate(zip(ds, d_tensors, strict=True)):
             total = torch.zeros_like(d)
             if d_factors is not None:
-                total = total + plain.leaf_gradient(d, d_factors[i], terms[i], d)
+                total = total + subgradient(d, d_factors[i, 0].to(d.dtype), d_factors[i, 1].to(d.dtype), terms[i])
             if t is not None:
                 total = total + factors[i, 1].to(d.dtype) * t
             out.append(total.to(tensors[i].dtype))
@@ -183,7 +184,8 @@ class _Gradients(torch.autograd.Function):
     ) -> Any:
         def unfused(c: Tensor, *ts: Tensor) -> tuple[Tensor, ...]:
             ds = _displacements(ts, anchored)
-            return tuple(plain.leaf_gradient(d, c[i], terms[i], ts[i]) for i, d in enumerate(ds))
+            rows = [subgradient(d, c[i, 0].to(d.dtype), c[i, 1].to(d.dtype), terms[i]) for i, d in enumerate(ds)]
+            return tuple(row.to(t.dtype) for row, t in zip(rows, ts, strict=False))
 
         found = torch.func.vmap(unfused, in_dims=tuple(in_dims[3:]))(factors, *tensors)
         return found, (0,) * len(found)

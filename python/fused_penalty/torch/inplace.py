@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._core.plan import Op
+from .._core.operations import Op
 from .._core.strengths import check_strength
 from .params import Params, Selection, is_frozen, select
-from .strengths import combine, per_leaf, requested
+from .strengths import coefficients_of, combine, requested
 from .updates import update
 from .writable import check_writable
 
@@ -74,10 +74,10 @@ def add_gradients(s: Selection, backend: str | None, *, create: bool = False, sc
         for i, x in enumerate(s.params if create else ()):
             if outs[i] is None and x.is_leaf and not is_frozen(x):
                 outs[i] = x.grad = torch.zeros_like(x)
-        factors = torch.stack([per_leaf(s, 0), 2 * per_leaf(s, 1)], dim=1)
+        coefficients = coefficients_of(Op.ADD_GRADIENT, s)
         if scale is not None:
-            factors = factors * scale[:, None]
-        return combine(s, update(Op.ADD_GRADIENT, s, outs, factors, backend)).to(s.dtype)
+            coefficients = coefficients * scale[:, None]
+        return combine(s, update(Op.ADD_GRADIENT, s, outs, coefficients, backend)).to(s.dtype)
 
 
 def _gradients(leaves: list[Tensor]) -> list[Tensor | None]:
@@ -131,8 +131,7 @@ def proximal_step(s: Selection, step: Tensor, outs: list[Tensor | None], backend
     """`prox_` of a selection; step: a scalar or (n,), float64."""
     with torch.no_grad():
         check_writable(s, outs)
-        factors = torch.stack([step * per_leaf(s, 0), 1 / (1 + 2 * step * per_leaf(s, 1))], dim=1)
-        return combine(s, update(Op.PROX, s, outs, factors, backend)).to(s.dtype)
+        return combine(s, update(Op.PROX, s, outs, coefficients_of(Op.PROX, s, step), backend)).to(s.dtype)
 
 
 def regularize_(
@@ -169,8 +168,7 @@ def regularize_(
     with torch.no_grad():
         outs = written(s)
         check_writable(s, outs)
-        factors = torch.stack([per_leaf(s, 0), per_leaf(s, 1)], dim=1)
-        return combine(s, update(Op.REGULARIZE, s, outs, factors, backend)).to(s.dtype)
+        return combine(s, update(Op.REGULARIZE, s, outs, coefficients_of(Op.REGULARIZE, s), backend)).to(s.dtype)
 
 
 def select_to_write(params: Params, l1: Any, l2: Any, mask: Any, anchor: Any) -> Selection:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .._core import backends
+from .._core.operations import Op
 from . import calculus as core
 from .params import Selection, is_plain
 
@@ -58,6 +59,11 @@ def per_leaf(s: Selection, k: int) -> Tensor:
     if len(values) == 1:
         return as_tensors[0].expand(len(s.leaves))
     return torch.stack([as_tensors[g] for g in s.groups.of_leaf])
+
+
+def coefficients_of(op: Op, s: Selection, step: float | Tensor = 1.0) -> Tensor:
+    """(a, b) of the operation for each leaf, (n, 2) float64."""
+    return torch.stack(op.coefficients(per_leaf(s, 0), per_leaf(s, 1), step), dim=1)
 
 
 def combine(s: Selection, total: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .._core.plan import Op
+from .._core.operations import Op, op_of
 from .calculus import launcher
 from .params import Selection, is_plain
 from .strengths import gather, take
@@ -61,7 +61,7 @@ def update_op(
     inside = set(live)
     xs = [next(changed) if i in inside else next(kept) for i in range(len(written) + len(read))]
     outs: list[Tensor | None] = [x if i in inside else None for i, x in enumerate(xs)]
-    return launcher(backend, xs[0]).launch_update(Op(op), xs, anchors, outs, strengths, terms)
+    return launcher(backend, xs[0]).launch_update(op_of(op), xs, anchors, outs, strengths, terms)
 
 
 @update_op.register_fake

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .._core.operations import Op
 from . import calculus as core
 from .params import Params, Selection, is_frozen, select
-from .strengths import combine, gather, per_leaf, requested, take
+from .strengths import coefficients_of, combine, gather, requested, take
 
 __all__ = ["Stats", "Sums", "penalty", "penalty_and_grad", "stats", "sums"]
 
@@ -176,15 +177,17 @@ def _sums(s: Selection, backend: str | None) -> Tensor:
 
 def _gradients(s: Selection, backend: str | None) -> tuple[Tensor, dict[int, Tensor]]:
     """S, and the gradients by position in params."""
-    strengths = torch.stack([per_leaf(s, 0), 2 * per_leaf(s, 1)], dim=1)
+    coefficients = coefficients_of(Op.GRADIENT, s)
     terms = s.groups.leaf_terms
     chosen: dict[int, Tensor] = {}
     parts = []
     for index in s.by_device:
         xs, anchors = take(s, index)
         live = [k for k, i in enumerate(index) if not is_frozen(s.params[i])]
-        factors = strengths if len(s.by_device) == 1 else torch.stack([strengths[i] for i in index]).to(xs[0].device)
-        total, found = core.sums_and_gradients(xs, anchors, factors, [terms[i] for i in index], live, backend)
+        mine = coefficients
+        if len(s.by_device) > 1:
+            mine = torch.stack([coefficients[i] for i in index]).to(xs[0].device)
+        total, found = core.sums_and_gradients(xs, anchors, mine, [terms[i] for i in index], live, backend)
         parts.append(total)
         local = zip((index[k] for k in live), found, strict=True)
         chosen.update({s.index[i]: g if s.shards is None else s.shards.wrap(i, g) for i, g in local})

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fused_penalty._core.plan import Op
+from fused_penalty._core.operations import Op
 from tests.emulation.harness import IN_PLACE, ROOT, WRITES, Case, Result
 from tests.emulation.ptx import emulator as ptxemu
 
@@ -87,7 +87,7 @@ def run_ptx(module: ptxemu.Module, case: Case, *, grid: int = 3, gran: str = "bl
     real = np.dtype(case.real)
     assert case.strengths is not None
     addresses, outs = place(device, case)
-    columns = case.op.columns
+    columns = len(case.op.columns)
     totals, one = device.alloc(slots * columns * real.itemsize), device.alloc(4)
     arguments = Arguments(
         device.put(table), device.put(case.strengths.astype(real)), device.alloc(8 * columns * len(table)),

@@ -12,6 +12,8 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from ..._core.backends import Launched
+from ..._core.operations import Op
 from ..._core.plan import Plan
 
 
@@ -21,53 +23,35 @@ class Launcher:
 
     chunk: int
 
-    def slot_sums(self, plan: Plan, arrays: Sequence[jax.Array], dtype: Any) -> tuple[jax.Array, jax.Array]:
-        """(sums (slots, 2), one) of leaves followed by their anchors, if any."""
-        outputs = [((plan.slot_count, 2), dtype), ((), np.float32)]
-        total, one = self._call("fused_penalty_sums", outputs, plan, arrays)
-        return total, one
-
-    def slot_gradients(
-        self, plan: Plan, strengths: jax.Array, arrays: Sequence[jax.Array], dtype: Any
-    ) -> tuple[jax.Array, ...]:
-        """(sums (slots, 2), gradient...): strengths (slots, 2) hold the factors of sign(d) and of d."""
-        return self._write("fused_penalty_gradient", plan, strengths, arrays, dtype)
-
-    def slot_prox(
-        self, plan: Plan, strengths: jax.Array, arrays: Sequence[jax.Array], dtype: Any
-    ) -> tuple[jax.Array, ...]:
-        """(new leaf...): strengths (slots, 2) hold the threshold and the factor after it."""
-        return self._write("fused_penalty_prox", plan, strengths, arrays, dtype)[1:]
-
-    def slot_prox_in_place(
-        self, plan: Plan, strengths: jax.Array, arrays: Sequence[jax.Array], dtype: Any
-    ) -> tuple[jax.Array, ...]:
-        """The same; each new leaf takes the leaf's memory. Where that is still needed, XLA copies it first."""
-        aliases = {2 + i: 1 + i for i in range(len(plan.sizes))}
-        return self._write("fused_penalty_prox", plan, strengths, arrays, dtype, aliases)[1:]
-
-    def slot_stats(self, plan: Plan, arrays: Sequence[jax.Array], dtype: Any) -> tuple[jax.Array, jax.Array]:
-        """(Σ|d|, Σd², max|d| (slots, 3), counts of zeros and of non-finite numbers (slots, 2))."""
-        wide = dtype == np.float64
-        # Of 32-bit results the counts are uint32, so the reals travel as the bits of one.
-        outputs = [((plan.slot_count, 5), np.float64 if wide else np.uint32)]
-        (found,) = self._call("fused_penalty_stats", outputs, plan, arrays)
-        if wide:
-            return found[:, :3], found[:, 3:].astype(np.int64)
-        counts = jax.numpy.minimum(found[:, 3:], np.iinfo(np.int32).max).astype(np.int32)
-        return jax.lax.bitcast_convert_type(found[:, :3], np.float32), counts
-
-    def _write(
+    def launch(
         self,
-        target: str,
+        op: Op,
         plan: Plan,
-        strengths: jax.Array,
+        coefficients: jax.Array | None,
         arrays: Sequence[jax.Array],
         dtype: Any,
-        aliases: dict[int, int] | None = None,
-    ) -> tuple[jax.Array, ...]:
-        outputs = [((plan.slot_count, 2), dtype), *((x.shape, x.dtype) for x in arrays[: len(plan.sizes)])]
-        return tuple(self._call(target, outputs, plan, arrays, strengths, aliases=aliases))
+        *,
+        in_place: bool,
+    ) -> Launched:
+        """Leaves, then their anchors, if any. In place each new leaf takes the leaf's memory: where that is still
+        needed, XLA copies it first."""
+        n = len(plan.sizes)
+        if op is Op.STATS:
+            (found,) = self._call("fused_penalty_stats", [self._stats(plan, dtype)], plan, arrays)
+            return Launched(_split(found), None, ())
+        totals = ((plan.slot_count, len(op.columns)), dtype)
+        if coefficients is None:
+            total, one = self._call("fused_penalty_sums", [totals, ((), np.float32)], plan, arrays)
+            return Launched((total,), one, ())
+        outputs = [totals, *((x.shape, x.dtype) for x in arrays[:n])]
+        aliases = {2 + i: 1 + i for i in range(n)} if in_place else None
+        target = {Op.GRADIENT: "fused_penalty_gradient", Op.PROX: "fused_penalty_prox"}[op]
+        total, *new = self._call(target, outputs, plan, arrays, coefficients, aliases=aliases)
+        return Launched((total,), None, tuple(new))
+
+    def _stats(self, plan: Plan, dtype: Any) -> tuple[Any, Any]:
+        # Of 32-bit results the counts are uint32, so the reals travel as the bits of one.
+        return (plan.slot_count, len(Op.STATS.columns)), np.float64 if dtype == np.float64 else np.uint32
 
     def _call(
         self,
@@ -89,6 +73,14 @@ class Launcher:
             results = [x.update(manual_axis_type=like.mat, sharding=whole) for x in results]
         call = jax.ffi.ffi_call(target, results, input_output_aliases=aliases)
         return call(table, *before, *arrays, anchored=len(arrays) > len(plan.sizes))
+
+
+def _split(found: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(Σ|d|, Σd², max|d| (slots, 3), counts of zeros and of non-finite numbers (slots, 2))."""
+    if found.dtype == np.float64:
+        return found[:, :3], found[:, 3:].astype(np.int64)
+    counts = jax.numpy.minimum(found[:, 3:], np.iinfo(np.int32).max).astype(np.int32)
+    return jax.lax.bitcast_convert_type(found[:, :3], np.float32), counts
 
 
 def register(targets: Mapping[str, Any], platform: str) -> None:

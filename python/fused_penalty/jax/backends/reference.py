@@ -6,7 +6,7 @@
     prox               S(x_i, step·l1) / (1 + 2·step·l2), S(x, t) = x - clip(x, -t, t)
 
 These take a pytree and two scalars. `fused_penalty.jax` with `backend="reference"` adds masks, strengths for
-each leaf, anchors and differentiation, and calls `slot_sums` where another backend calls its kernel.
+each leaf, anchors and differentiation, and calls `launch` where another backend calls its kernel.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..._core.plan import L1, L2, Plan
+from ..._core.backends import Launched
+from ..._core.operations import Op
+from ..._core.plan import BOTH, Plan
+from ..elastic_net import wide, written
 
 RUN = 32  # float32 additions in a row; beyond that the sum is carried in two float32
-
-
-def _wide(x: jax.Array) -> jax.Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _add_pairs(a: Sequence[jax.Array], b: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -50,7 +49,7 @@ def accurate_sum(v: jax.Array) -> jax.Array:
 @jax.jit
 def row_sums(x: jax.Array) -> jax.Array:
     """(..., 2): Σ|x| and Σx² over the last axis, in float32 or wider."""
-    x = _wide(x)
+    x = wide(x)
     return jnp.stack([accurate_sum(jnp.abs(x)), accurate_sum(x * x)], axis=-1)
 
 
@@ -85,11 +84,7 @@ def penalty_and_grad(params: Any, l1: Any = 0.0, l2: Any = 0.0) -> tuple[jax.Arr
     [0.0, -3.0]
     """
 
-    def gradient(x: jax.Array) -> jax.Array:
-        d = _wide(x)
-        return (l1 * jnp.sign(d) + 2 * l2 * d).astype(x.dtype)
-
-    return penalty(params, l1, l2), jax.tree.map(gradient, params)
+    return penalty(params, l1, l2), _map(Op.GRADIENT, params, l1, l2)
 
 
 def prox(params: Any, l1: Any = 0.0, l2: Any = 0.0, step: Any = 1.0) -> Any:
@@ -100,11 +95,12 @@ def prox(params: Any, l1: Any = 0.0, l2: Any = 0.0, step: Any = 1.0) -> Any:
     [0.0, -0.5]
     """
 
-    def leaf(x: jax.Array) -> jax.Array:
-        d = _wide(x)
-        return proximal_leaf(d, jnp.zeros_like(d), step * l1, 1 / (1 + 2 * step * l2)).astype(x.dtype)
+    return _map(Op.PROX, params, l1, l2, step)
 
-    return jax.tree.map(leaf, params)
+
+def _map(op: Op, params: Any, l1: Any, l2: Any, step: Any = 1.0) -> Any:
+    a, b = op.coefficients(l1, l2, step)
+    return jax.tree.map(lambda x: written(op, x, None, a, b, BOTH).astype(x.dtype), params)
 
 
 # The backend: what fused_penalty.jax calls.
@@ -114,10 +110,10 @@ def _rows(plan: Plan, arrays: Sequence[jax.Array]) -> list[jax.Array]:
     """Each leaf as (rows, size), minus its anchor where there are anchors."""
     n = len(plan.sizes)
     shapes = list(zip(plan.rows, plan.sizes, strict=True))
-    found = [_wide(x).reshape(s) for x, s in zip(arrays[:n], shapes, strict=True)]
+    found = [wide(x).reshape(s) for x, s in zip(arrays[:n], shapes, strict=True)]
     if len(arrays) == n:
         return found
-    return [x - _wide(a).reshape(x.shape) for x, a in zip(found, arrays[n:], strict=True)]
+    return [x - wide(a).reshape(x.shape) for x, a in zip(found, arrays[n:], strict=True)]
 
 
 def _totals(plan: Plan, arrays: Sequence[jax.Array], dtype: Any) -> jax.Array:
@@ -129,37 +125,34 @@ def _totals(plan: Plan, arrays: Sequence[jax.Array], dtype: Any) -> jax.Array:
     return jnp.concatenate(totals)
 
 
-def slot_sums(plan: Plan, arrays: Sequence[jax.Array], dtype: Any) -> tuple[jax.Array, jax.Array]:
-    """(sums (slots, 2), one) of leaves followed by their anchors, if any."""
-    # The echo: a 1 that exists only once the sums do.
-    return jax.lax.optimization_barrier((_totals(plan, arrays, dtype), jnp.float32(1)))
-
-
-def slot_gradients(plan: Plan, strengths: jax.Array, arrays: Sequence[jax.Array], dtype: Any) -> tuple[jax.Array, ...]:
-    """(sums (slots, 2), gradient...): strengths (slots, 2) hold the factors of sign(d) and of d."""
+def launch(
+    op: Op, plan: Plan, coefficients: jax.Array | None, arrays: Sequence[jax.Array], dtype: Any, *, in_place: bool
+) -> Launched:
+    """Leaves, then their anchors, if any; `in_place` changes nothing here, since XLA itself reuses the memory of an
+    operand that nobody needs any more."""
+    if op is Op.STATS:
+        return Launched(_stats(plan, arrays, dtype), None, ())
     totals = _totals(plan, arrays, dtype)
-    gradients = []
-    for x, d, first, terms in zip(arrays, _rows(plan, arrays), plan.slots, plan.terms, strict=False):
-        rows = strengths[first : first + d.shape[0]].astype(d.dtype)
-        gradients.append(term_gradient(d, rows[:, :1], rows[:, 1:], terms).reshape(x.shape).astype(x.dtype))
-    return totals, *gradients
+    if coefficients is None:
+        # The echo: a 1 that exists only once the sums do.
+        totals, one = jax.lax.optimization_barrier((totals, jnp.float32(1)))
+        return Launched((totals,), one, ())
+    return Launched((totals,), None, _written(op, plan, coefficients, arrays))
 
 
-def slot_prox(plan: Plan, strengths: jax.Array, arrays: Sequence[jax.Array], dtype: Any) -> tuple[jax.Array, ...]:
-    """(new leaf...): strengths (slots, 2) hold the threshold and the factor after it."""
-    n = len(plan.sizes)
-    found = []
-    for i, (x, d, first) in enumerate(zip(arrays, _rows(plan, arrays), plan.slots, strict=False)):
-        rows = strengths[first : first + d.shape[0]].astype(d.dtype)
-        origin = _wide(arrays[n + i]).reshape(d.shape) if len(arrays) > n else jnp.zeros_like(d)
-        found.append(proximal_leaf(d, origin, rows[:, :1], rows[:, 1:]).reshape(x.shape).astype(x.dtype))
+def _written(op: Op, plan: Plan, coefficients: jax.Array, arrays: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
+    n, found = len(plan.sizes), []
+    for i, (x, shape, first, terms) in enumerate(
+        zip(arrays, zip(plan.rows, plan.sizes, strict=True), plan.slots, plan.terms, strict=False)
+    ):
+        anchor = arrays[n + i].reshape(shape) if len(arrays) > n else None
+        rows = coefficients[first : first + shape[0]].astype(wide(x).dtype)
+        new = written(op, x.reshape(shape), anchor, rows[:, :1], rows[:, 1:], terms)
+        found.append(new.reshape(x.shape).astype(x.dtype))
     return tuple(found)
 
 
-slot_prox_in_place = slot_prox  # XLA itself reuses the memory of an operand that nobody needs any more
-
-
-def slot_stats(plan: Plan, arrays: Sequence[jax.Array], dtype: Any) -> tuple[jax.Array, jax.Array]:
+def _stats(plan: Plan, arrays: Sequence[jax.Array], dtype: Any) -> tuple[jax.Array, jax.Array]:
     """(Σ|d|, Σd², max|d| (slots, 3), counts of zeros and of non-finite numbers (slots, 2))."""
     reals, counts = [], []
     integer = jnp.int64 if dtype == jnp.float64 else jnp.int32
@@ -169,19 +162,3 @@ def slot_stats(plan: Plan, arrays: Sequence[jax.Array], dtype: Any) -> tuple[jax
         reals.append(jnp.concatenate([row_sums(d), largest[:, None]], axis=-1).astype(dtype))
         counts.append(jnp.stack([jnp.sum(f, axis=-1, dtype=integer) for f in (d == 0, ~jnp.isfinite(d))], axis=-1))
     return jnp.concatenate(reals), jnp.concatenate(counts)
-
-
-def proximal_leaf(d: jax.Array, origin: jax.Array, limit: Any, factor: Any) -> jax.Array:
-    """origin + factor·(d - clip(d, -limit, limit)): exactly the origin within the limits, NaN for NaN."""
-    clipped = jnp.where(d > limit, limit, jnp.where(d < -limit, -limit, d))
-    return origin + factor * (d - clipped)
-
-
-def term_gradient(d: jax.Array, a: Any, b: Any, terms: int) -> jax.Array:
-    """a·sign(d) + b·d, without a term that is statically absent (0·inf would be NaN)."""
-    gradient = jnp.zeros_like(d)
-    if terms & L1:
-        gradient = gradient + a * jnp.sign(d)
-    if terms & L2:
-        gradient = gradient + b * d
-    return gradient

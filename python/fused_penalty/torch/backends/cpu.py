@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 
 from ... import _cpu
-from ..._core.plan import Op, plan_of_layout
+from ..._core.operations import Op
+from ..._core.plan import plan_of_layout
 from .native import Buffers, Launcher
 
 
 def launch(op: Op, buffers: Buffers, strengths: Tensor | None, terms: tuple[int, ...] | int) -> Tensor:
     plan = plan_of_layout(buffers.x.layout, terms)
-    total = torch.empty(plan.slot_count, op.columns, dtype=torch.float64)
+    total = torch.empty(plan.slot_count, len(op.columns), dtype=torch.float64)
     address = 0 if strengths is None else strengths.data_ptr()
     slots, threads = plan.slot_count, torch.get_num_threads()
     arrays = (buffers.x, buffers.anchor, buffers.out)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ... import _cuda
-from ..._core.plan import GPU_CHUNK, Op, plan_of_layout
+from ..._core.operations import Op
+from ..._core.plan import GPU_CHUNK, plan_of_layout
 from .native import Buffers, Launcher
 from .tables import Place, Tables
 
@@ -25,7 +26,7 @@ def launch(op: Op, buffers: Buffers, strengths: Tensor | None, terms: tuple[int,
         place = Place.current(buffers.device)
         table = TABLES.find(place, (buffers.x.layout, terms), lambda: plan.table.view(np.int64).ravel())
         addresses = [a for t in (buffers.x, buffers.anchor, buffers.out) if t is not None for a in t.addresses]
-        total = torch.empty(plan.slot_count, op.columns, dtype=torch.float64, device=buffers.device)
+        total = torch.empty(plan.slot_count, len(op.columns), dtype=torch.float64, device=buffers.device)
         scratch = torch.empty(_cuda.scratch_bytes(op, chunks, len(addresses)), dtype=torch.uint8, device=buffers.device)
         factors = None if strengths is None else strengths.to(buffers.device)
         _cuda.launch(

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ... import _cpu
-from ..._core.plan import BOTH, Op
+from ..._core.operations import Op
+from ..._core.plan import BOTH
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Buffers:
     out: _cpu.Tensors | None
 
 
-# (op, arrays, strengths (n, 2) float64 or None, terms of the leaves) -> totals (n, op.columns) float64
+# (op, arrays, strengths (n, 2) float64 or None, terms of the leaves) -> totals (n, len(op.columns)) float64
 Launch = Callable[[Op, Buffers, Tensor | None, tuple[int, ...] | int], Tensor]
 
 

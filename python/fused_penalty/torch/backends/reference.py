@@ -13,11 +13,9 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from ..._core.plan import L1, L2, Op
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()
+from ..._core.operations import Op
+from ..._core.plan import BOTH
+from ..elastic_net import displacements, wide, written
 
 
 def sums(params: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
@@ -27,7 +25,7 @@ def sums(params: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     >>> reference.sums([torch.tensor([1.0, -2.0])])[1].tolist()
     [5.0]
     """
-    found = leaf_sums([_wide(x) for x in params])
+    found = leaf_sums([wide(x) for x in params])
     return found[:, 0], found[:, 1]
 
 
@@ -52,8 +50,7 @@ def penalty_and_grad(
     [0.0, -3.0]
     """
     leaves = list(params)
-    gradients = [(l1 * sign(_wide(x)) + 2 * l2 * _wide(x)).to(x.dtype) for x in leaves]
-    return penalty(leaves, l1, l2), gradients
+    return penalty(leaves, l1, l2), _map(Op.GRADIENT, leaves, l1, l2)
 
 
 def prox(
@@ -65,49 +62,21 @@ def prox(
     >>> reference.prox([torch.tensor([0.5, -2.0])], l1=1.0, l2=0.5)[0].tolist()
     [0.0, -0.5]
     """
-    limit, shrink = torch.as_tensor(step * l1, dtype=torch.float64), 1 + 2 * step * l2
-    return [((_wide(x) - clip(_wide(x), limit)) / shrink).to(x.dtype) for x in params]
+    return _map(Op.PROX, params, l1, l2, step)
+
+
+def _map(op: Op, params: Iterable[Tensor], l1: float | Tensor, l2: float | Tensor, step: float = 1.0) -> list[Tensor]:
+    pair = [torch.as_tensor(c, dtype=torch.float64) for c in op.coefficients(l1, l2, step)]
+    return [written(op, x, None, None, torch.stack(pair).to(x.device), BOTH).to(x.dtype) for x in params]
 
 
 # The backend: what fused_penalty.torch calls.
-
-
-def sign(d: Tensor) -> Tensor:
-    """sign(d), where a NaN stays one (torch.sign makes it 0)."""
-    return torch.where(d.isnan(), d, d.sign())
-
-
-def clip(d: Tensor, limit: Tensor) -> Tensor:
-    """d limited to [-limit, limit]; a NaN stays. d - clip(d, t) is the soft threshold, exactly 0 within the limits."""
-    return torch.where(d > limit, limit, torch.where(d < -limit, -limit, d))
-
-
-def displacements(xs: Sequence[Tensor], anchors: Sequence[Tensor]) -> list[Tensor]:
-    """x - anchor, in float32 or wider."""
-    if not anchors:
-        return [_wide(x) for x in xs]
-    return [_wide(x) - _wide(a) for x, a in zip(xs, anchors, strict=True)]
 
 
 def leaf_sums(ds: Sequence[Tensor]) -> Tensor:
     """(n, 2) float64."""
     f64 = torch.float64
     return torch.stack([torch.stack([d.abs().sum(dtype=f64), (d * d).sum(dtype=f64)]) for d in ds])
-
-
-def leaf_gradient(d: Tensor, strengths: Tensor, terms: int, like: Tensor) -> Tensor:
-    """a·sign(d) + b·d for strengths (a, b), without a term that is statically absent."""
-    return _term_gradient(d, strengths, terms).to(like.dtype)
-
-
-def _term_gradient(d: Tensor, strengths: Tensor, terms: int) -> Tensor:
-    a, b = strengths.to(d.dtype).unbind()
-    gradient = torch.zeros_like(d)
-    if terms & L1:
-        gradient = gradient + a * sign(d)
-    if terms & L2:
-        gradient = gradient + b * d
-    return gradient
 
 
 def launch_sums(xs: list[Tensor], anchors: list[Tensor]) -> Tensor:
@@ -120,7 +89,11 @@ def launch_gradients(
 ) -> tuple[Tensor, list[Tensor]]:
     """(sums, gradients of the leaves in `live`); strengths (n, 2) are the factors of sign(d) and of d."""
     ds = displacements(xs, anchors)
-    return leaf_sums(ds), [leaf_gradient(ds[i], strengths[i], terms[i], xs[i]) for i in live]
+    gradients = []
+    for i in live:
+        anchor = anchors[i] if anchors else None
+        gradients.append(written(Op.GRADIENT, xs[i], anchor, None, strengths[i], terms[i]).to(xs[i].dtype))
+    return leaf_sums(ds), gradients
 
 
 def launch_stats(xs: list[Tensor], anchors: list[Tensor]) -> Tensor:
@@ -145,16 +118,8 @@ def launch_update(
     """In place: writes each of `outs` (None: that leaf is only read), returns the sums of what was read."""
     ds = displacements(xs, anchors)
     total = leaf_sums(ds)
-    for i, (x, d, out) in enumerate(zip(xs, ds, outs, strict=True)):
-        if out is None:
-            continue
-        a, b = strengths[i].to(d.dtype).unbind()
-        if op == Op.ADD_GRADIENT:
-            out.copy_(_wide(out) + _term_gradient(d, strengths[i], terms[i]))
-        elif op == Op.PROX:
-            origin = _wide(anchors[i]) if anchors else torch.zeros_like(d)
-            out.copy_(origin + b * (d - clip(d, a)))
-        else:
-            shrunk = _wide(x) - clip(d, a)
-            out.copy_(shrunk - b * d if terms[i] & L2 else shrunk)
+    for i, (x, out) in enumerate(zip(xs, outs, strict=True)):
+        if out is not None:
+            anchor = anchors[i] if anchors else None
+            out.copy_(written(op, x, anchor, out, strengths[i], terms[i]))
     return total

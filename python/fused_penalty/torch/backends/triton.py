@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..._core.plan import GPU_CHUNK, Op, Plan, plan_of_layout
+from ..._core.operations import Op
+from ..._core.plan import GPU_CHUNK, Plan, plan_of_layout
 from ..._kernels.triton.kernel import penalty_kernel
 from ..._kernels.triton.walk import THREADS
 from .native import Buffers, Launcher
@@ -55,8 +56,8 @@ def prepare(
     key = b"".join(t.address_bytes for t in (buffers.x, buffers.anchor, buffers.out) if t is not None)
     addresses = tables.find(place, key, lambda: np.frombuffer(key, np.int64))
     chunks, slots = len(plan.table), plan.slot_count
-    totals = torch.empty(slots, op.columns, dtype=torch.float64, device=device)
-    partials = torch.empty(chunks * op.columns, dtype=torch.float64, device=device)
+    totals = torch.empty(slots, len(op.columns), dtype=torch.float64, device=device)
+    partials = torch.empty(chunks * len(op.columns), dtype=torch.float64, device=device)
     factors = totals if strengths is None else strengths.to(device)
     ticket = _ticket(place) if place.reuses_memory else _new_ticket(device)
     programs, warps = _geometry(device)
