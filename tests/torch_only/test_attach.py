@@ -10,31 +10,8 @@ import fused_penalty as fp
 
 torch = pytest.importorskip("torch")
 
+from attach_steps import L1, L2, RATE, backward, expected_step, linear
 from fused_penalty.torch import add_grad_, attach, penalty
-
-L1, L2, RATE = 0.1, 0.05, 0.2
-
-
-def linear() -> Any:
-    torch.manual_seed(0)
-    return torch.nn.Linear(4, 3)
-
-
-def backward(model: Any) -> Any:
-    torch.manual_seed(1)
-    loss = model(torch.randn(8, 4)).square().mean()
-    loss.backward()
-    return loss
-
-
-def soft(x: Any, t: float) -> Any:
-    return x.sign() * (x.abs() - t).clamp(min=0)
-
-
-def expected_step(p: Any, g: Any, mode: str, l1: float = L1, l2: float = L2, rate: float = RATE) -> Any:
-    if mode == "grad":
-        return p - rate * (g + l1 * p.sign() + 2 * l2 * p)
-    return soft(p - rate * g, rate * l1) / (1 + 2 * rate * l2)
 
 
 @pytest.mark.parametrize("mode", ["grad", "prox"])
@@ -275,7 +252,7 @@ def test_bad_arguments() -> None:
     optimizer = torch.optim.SGD(linear().parameters(), lr=RATE)
     with pytest.raises(ValueError, match=r"mode: 'decay' is unknown\. Use \"grad\" or \"prox\""):
         attach(optimizer, mode="decay")
-    with pytest.raises(TypeError, match=r"optimizer: Linear is no torch\.optim\.Optimizer"):
+    with pytest.raises(TypeError, match=r"optimizer: Linear is not a torch\.optim\.Optimizer\. Give one"):
         attach(linear())
     with pytest.raises(ValueError, match=r"l1: the strength -1"):
         attach(optimizer, -1)

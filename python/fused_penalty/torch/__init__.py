@@ -11,7 +11,8 @@ DTensors (FSDP2, HSDP, tensor parallel) work in every verb: all ranks call it wi
 own shards, one all-reduce makes the value global, and gradients are DTensors placed as their leaves.
 """
 
-from .hooks import Attached, attach
+from .attached import Attached
+from .hooks import attach
 from .inplace import add_grad_, prox_, regularize_
 from .verbs import Stats, Sums, penalty, penalty_and_grad, stats, sums
 

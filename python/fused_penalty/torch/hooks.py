@@ -1,114 +1,13 @@
-"""`attach`: the penalty in an optimizer's step, by step hooks, for all parameter groups in one launch a device."""
+"""`attach`: the penalty in an optimizer's step, by step hooks, for all parameter groups in one launch per device."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
-import torch
-from torch import Tensor
 from torch.optim import Optimizer
 
 from .._core.errors import bad
-from .._core.rules import ByPath
-from .._core.strengths import check_strength, group
-from .inplace import add_gradients, proximal_step, select_to_write
-from .params import Selection, is_frozen
-from .strengths import requested
-
-
-class Attached:
-    """The handle that `attach` returns.
-
-    Attributes:
-      penalty: the penalty at the last step, of the parameters it read; a detached scalar, None before the first step.
-      l1, l2: the strengths; assign to change them.
-    """
-
-    def __init__(self, optimizer: Optimizer, l1: Any, l2: Any, mode: str, mask: Any, anchor: Any, backend: Any) -> None:
-        self.penalty: Tensor | None = None
-        self.l1, self.l2 = l1, l2
-        self._optimizer, self._mask, self._anchor, self._backend = optimizer, mask, anchor, backend
-        self._select()  # bad arguments raise here, not in the first step
-        if mode == "grad":
-            self._hook = optimizer.register_step_pre_hook(self._before)
-        else:
-            self._hook = optimizer.register_step_post_hook(self._after)
-
-    def remove(self) -> None:
-        """Takes the hook out of the optimizer."""
-        self._hook.remove()
-
-    def _select(self) -> tuple[Selection, list[dict[str, Any]]]:
-        """The parameters of all groups, and the group of each selected one."""
-        groups = self._optimizer.param_groups
-        params = [p for g in groups for p in g["params"]]
-        owners = [g for g in groups for _ in g["params"]]
-        names = [n for g in groups for n in g.get("param_names", ())]
-        for argument, rule in (("l1", self.l1), ("l2", self.l2)):
-            if isinstance(rule, ByPath) and len(names) < len(params):
-                raise bad(
-                    ValueError, argument, "by_path needs the parameters' names, which this optimizer does not know",
-                    "Build it from model.named_parameters(), or give by_leaf or strengths in the parameter groups",
-                )  # fmt: skip
-        named = list(zip(names, params, strict=True)) if len(names) == len(params) else params
-        s = select_to_write(named, self.l1, self.l2, self._mask, self._anchor)
-        mine = [owners[i] for i in s.index]
-        if any("l1" in g or "l2" in g for g in groups):
-            s = replace(s, groups=group(len(s.leaves), *(_own_strengths(s, mine, k) for k in (0, 1))))
-        return s, mine
-
-    def _before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
-        closure = kwargs.get("closure") or (args[1] if len(args) > 1 else None)
-        if closure is None:
-            self._add()
-            return None
-        inner = self._with_penalty(closure)
-        if len(args) > 1:
-            return (args[0], inner, *args[2:]), kwargs
-        return args, {**kwargs, "closure": inner}
-
-    def _with_penalty(self, closure: Callable[[], Any]) -> Callable[[], Any]:
-        """A closure makes the gradients itself, perhaps several times a step (LBFGS): ours come after each time, and
-        the loss gets the penalty, so that a line search sees the function whose gradient it has."""
-
-        def inner() -> Any:
-            loss = closure()
-            self._add()
-            return loss if loss is None or self.penalty is None else loss + self.penalty.to(loss)
-
-        return inner
-
-    def _add(self) -> None:
-        s, owners = self._select()
-        if not s.leaves:
-            return
-        scale = torch.tensor([-1.0 if g.get("maximize") else 1.0 for g in owners], dtype=torch.float64)
-        scale = scale.to(s.leaves[0].device)
-        if (scaled := getattr(self._optimizer, "grad_scale", None)) is not None:
-            scale = scale * scaled.to(scale)
-        self.penalty = add_gradients(s, requested(self._backend), scale=scale)
-
-    def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        s, owners = self._select()
-        if not s.leaves:
-            return
-        device = s.leaves[0].device
-        rates = torch.stack([torch.as_tensor(g["lr"], dtype=torch.float64, device=device) for g in owners])
-        if (overflow := getattr(optimizer, "found_inf", None)) is not None:  # GradScaler: the step was not made
-            rates = torch.where(overflow.to(device) > 0, 0.0, rates)
-        outs = [None if is_frozen(x) or x.grad is None else x for x in s.params]
-        self.penalty = proximal_step(s, rates, outs, requested(self._backend))
-
-
-def _own_strengths(s: Selection, owners: list[dict[str, Any]], k: int) -> list[Any]:
-    """Strengths of the leaves: the parameter group's own entry before the one given to `attach`."""
-    name, given = ("l1", s.groups.l1) if k == 0 else ("l2", s.groups.l2)
-    return [
-        check_strength(name, g[name], torch.is_tensor, path) if name in g else given[s.groups.of_leaf[i]]
-        for i, (g, path) in enumerate(zip(owners, s.paths(), strict=True))
-    ]
+from .attached import KEY, Attached
 
 
 def attach(
@@ -125,29 +24,48 @@ def attach(
 
     `mode="grad"` adds the penalty's gradient to `.grad` before the step, like a weight decay with an L1 part
     (`add_grad_`). `mode="prox"` makes the proximal step after it, with each group's learning rate as step length
-    (`prox_`): parameters become exactly zero. Parameters without `.grad` are skipped, frozen ones too.
+    (`prox_`): parameters become exactly zero. Frozen parameters, and those without `.grad` in a step, are left alone.
 
-    Parameter groups may have entries `l1` and `l2` of their own, as they have `weight_decay`; a group with
-    `maximize=True` has the gradient subtracted. A fused optimizer under GradScaler (`optimizer.grad_scale`) gets the
-    gradient scaled like the others, and no proximal step where GradScaler skips the step; with an optimizer that is not
-    fused call `scaler.unscale_(optimizer)` before `scaler.step(optimizer)`.
+    Strengths live in the parameter groups, as `weight_decay` does: scalars given here become the entries `l1` and `l2`
+    of each group that has none, and every step reads the entries, so state_dict saves them, and schedulers and sweeps
+    can change them. Rules and trees stay with the handle; a group's own entry goes before them. A group with
+    `maximize=True` has the gradient subtracted.
+
+    A fused optimizer under GradScaler (`optimizer.grad_scale`) gets the gradient scaled like the others, and no
+    proximal step where GradScaler skips the step; with an optimizer that is not fused call
+    `scaler.unscale_(optimizer)` before `scaler.step(optimizer)`. Clipping that comes before the step, as Lightning's
+    `gradient_clip_val` does, does not see the penalty; to clip it too, call `add_grad_` in `on_before_optimizer_step`
+    instead of attaching.
 
     With `optimizer.step(closure)` the gradients are made inside the step, perhaps several times (LBFGS). In
     `mode="grad"` the closure is then wrapped: the penalty's gradient is added after each evaluation, and the loss it
-    returns includes the penalty.
+    returns includes the penalty if it is a tensor or a float. Anything else goes back unchanged.
+
+    What survives:
+      - `copy.deepcopy(optimizer)`, `pickle` and `torch.save(optimizer)` copy the penalty along; the copy's handle is
+        `copy.fused_penalty`. A mask or rule that cannot be pickled (a lambda) makes pickling the optimizer fail.
+      - `optimizer.load_state_dict(state)` takes the strengths that the state has and keeps those that it lacks. A
+        tensor given as a strength takes the loaded value.
+      - `optimizer.state_dict()` has the scalar strengths and no more: attach to a new optimizer, then load.
+      - An optimizer built anew from the same groups has nothing; attach to it.
 
     Args:
-      optimizer: any torch.optim.Optimizer.
+      optimizer: a torch.optim.Optimizer whose `step` runs hooks. accelerate's `AcceleratedOptimizer` and Lightning's
+        optimizer are attached by what they wrap. Others that wrap one without running their own hooks (Lookahead in
+        timm and torch_optimizer) are refused: attach to the optimizer that they wrap.
       l1, l2: as in `penalty`; `by_path` needs an optimizer made from `named_parameters()`. They may be tensors that
-        change, or be assigned on the handle.
+        change, or be assigned on the handle, for all groups without an entry of their own.
       mode: "grad" or "prox".
-      mask, anchor, backend: as in `penalty`, for the list of all groups' parameters.
+      mask, anchor, backend: as in `penalty`, for the list of all groups' parameters. An anchor with names (a Module,
+        a mapping, a state_dict) needs an optimizer made from `named_parameters()`.
 
     Returns:
-      A handle with `.remove()` and `.penalty`, the penalty at the last step.
+      A handle with `.remove()` and `.penalty`, the penalty at the last step; also `optimizer.fused_penalty`.
 
     Raises:
-      ValueError, TypeError: an unknown mode; by_path without names; as `add_grad_`.
+      ValueError, TypeError: an unknown mode; no strength at all; an optimizer that has a penalty already, or never
+        runs hooks; by_path or an anchor with names where the optimizer has none; `mode="prox"` with a group without
+        learning rate; as `add_grad_`.
 
     >>> import torch
     >>> from fused_penalty.torch import attach
@@ -155,11 +73,49 @@ def attach(
     >>> optimizer = torch.optim.SGD([w], lr=0.5)
     >>> handle = attach(optimizer, l1=1.0, mode="prox")
     >>> w.sum().backward(); optimizer.step()
-    >>> w.tolist(), float(handle.penalty)
-    ([0.0, -2.0], 2.75)
+    >>> w.tolist(), float(handle.penalty), optimizer.param_groups[0]["l1"]
+    ([0.0, -2.0], 2.75, 1.0)
     """
     if mode not in ("grad", "prox"):
         raise bad(ValueError, "mode", f"{mode!r} is unknown", 'Use "grad" or "prox"')
-    if not isinstance(optimizer, Optimizer):
-        raise bad(TypeError, "optimizer", f"{type(optimizer).__name__} is no torch.optim.Optimizer", "Give one")
+    optimizer = _that_runs_hooks(optimizer)
+    if KEY in vars(optimizer):
+        raise bad(
+            ValueError, "optimizer", "it has a penalty already, and a second one would be added to it",
+            f"Call .remove() on the first handle (optimizer.{KEY}), or assign its l1 and l2",
+        )  # fmt: skip
     return Attached(optimizer, l1, l2, mode, mask, anchor, backend)
+
+
+def _that_runs_hooks(optimizer: Any) -> Optimizer:
+    """The optimizer itself, or the one that it hands its steps and hooks to.
+
+    torch marks a step that runs the hooks (`hooked`), on the class of each instance that it has initialised. A wrapper
+    that skips this has a step which only calls another one.
+    """
+    if isinstance(optimizer, Optimizer) and getattr(type(optimizer).step, "hooked", False):
+        return optimizer
+    name, inner = type(optimizer).__name__, _wrapped(optimizer)
+    if inner is not None:
+        hooks = getattr(optimizer, "_optimizer_step_pre_hooks", None)
+        forwards = hooks is not None and hooks is getattr(inner[1], "_optimizer_step_pre_hooks", None)  # Lightning's
+        if forwards or name == "AcceleratedOptimizer":
+            return _that_runs_hooks(inner[1])
+    if isinstance(optimizer, Optimizer):
+        what, remedy = f"the step of {name} never runs hooks", "Use one whose class calls Optimizer.__init__"
+    else:
+        what, remedy = f"{name} is not a torch.optim.Optimizer", "Give one"
+    if inner is not None:
+        remedy = f"Attach to the one that it wraps: attach(optimizer.{inner[0]}, ...)"
+    raise bad(TypeError, "optimizer", what, remedy)
+
+
+def _wrapped(optimizer: Any) -> tuple[str, Optimizer] | None:
+    """The optimizer inside a wrapper, and the attribute that has it."""
+    attributes = getattr(optimizer, "__dict__", {})
+    found = [(k, v) for k, v in attributes.items() if isinstance(v, Optimizer) and v is not optimizer]
+    if not found:
+        return None
+    name, inner = found[0]
+    public = name.lstrip("_")  # Lightning and timm keep it as `_optimizer`, `_base_optimizer`
+    return (public if getattr(optimizer, public, None) is inner else name), inner

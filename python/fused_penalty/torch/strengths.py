@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import functools
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .._core import backends
 from .._core.operations import Op
 from . import calculus as core
+from .backends.tables import Place, Tables
 from .params import Selection, is_plain
 
 
@@ -39,26 +41,40 @@ def gather(s: Selection, parts: list[Tensor], *, stats: bool = False) -> Tensor:
     return s.shards.all_reduce_stats(total) if stats else s.shards.all_reduce(total)
 
 
-@functools.lru_cache(maxsize=64)
+_STATIC = Tables(64)  # one copy to the device for each list of values, which the capture of a graph does not repeat
+
+
 def _static(values: tuple[float, ...], device: torch.device) -> Tensor:
-    with torch.inference_mode(False):
+    if not is_plain():
         return torch.tensor(values, dtype=torch.float64, device=device)
+    with torch.inference_mode(False):
+        words = _STATIC.find(Place.current(device), values, lambda: np.array(values, np.float64).view(np.int64))
+        return words.view(torch.float64)
+
+
+def spread(values: Sequence[Any], of_leaf: Sequence[int], device: torch.device) -> Tensor:
+    """`values[of_leaf[i]]` for each leaf i, (n,) float64 on the device.
+
+    A float is written by a fill or copied when it is new, so that a step whose values did not change copies nothing.
+    """
+    n = len(of_leaf)
+    if all(isinstance(v, float) for v in values):
+        if len(set(values)) == 1:
+            return torch.full((n,), values[0], dtype=torch.float64, device=device)
+        return _static(tuple(values[g] for g in of_leaf), device)
+    scalars = [
+        torch.full((), v, dtype=torch.float64, device=device)
+        if isinstance(v, float)
+        else torch.as_tensor(v, dtype=torch.float64, device=device)
+        for v in values
+    ]
+    runs = [(g, len(list(run))) for g, run in itertools.groupby(of_leaf)]
+    return torch.cat([scalars[g].expand(k) for g, k in runs])
 
 
 def per_leaf(s: Selection, k: int) -> Tensor:
     """The strengths l1 (k = 0) or l2 (k = 1) of the leaves, (n,) float64."""
-    values = (s.groups.l1, s.groups.l2)[k]
-    device = s.leaves[0].device
-    if all(isinstance(v, float) for v in values):
-        if len(set(values)) == 1:
-            return torch.full((len(s.leaves),), values[0], dtype=torch.float64, device=device)
-        each = tuple(values[g] for g in s.groups.of_leaf)
-        # A copy to the device is not allowed in the capture of a CUDA graph: the warm-up has made it.
-        return _static(each, device) if is_plain() else torch.tensor(each, dtype=torch.float64, device=device)
-    as_tensors = [torch.as_tensor(v, dtype=torch.float64, device=device) for v in values]
-    if len(values) == 1:
-        return as_tensors[0].expand(len(s.leaves))
-    return torch.stack([as_tensors[g] for g in s.groups.of_leaf])
+    return spread((s.groups.l1, s.groups.l2)[k], s.groups.of_leaf, s.leaves[0].device)
 
 
 def coefficients_of(op: Op, s: Selection, step: float | Tensor = 1.0) -> Tensor:

@@ -1,0 +1,226 @@
+"""What `attach` puts into an optimizer: the hooks of its step, and what lets them survive a copy."""
+
+from __future__ import annotations
+
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from .._core.errors import bad
+from .group_strengths import GroupStrengths
+from .inplace import add_gradients, proximal_step, select_to_write
+from .params import Selection, is_frozen
+from .strengths import requested, spread
+
+KEY = "fused_penalty"  # of the hooks, and the optimizer's attribute that is the handle
+
+# torch.optim.Optimizer keeps its hooks in these. We go there ourselves, as torch has no call that says what to copy.
+HOOKS = {
+    "_optimizer_step_pre_hooks": "_before",
+    "_optimizer_step_post_hooks": "_after",
+    "_optimizer_load_state_dict_pre_hooks": "_before_load",
+    "_optimizer_load_state_dict_post_hooks": "_after_load",
+}
+
+
+class Attached:
+    """The handle that `attach` returns; also `optimizer.fused_penalty`.
+
+    Attributes:
+      penalty: the penalty at the last step, of the parameters it read; a detached scalar, None before the first step.
+    """
+
+    def __init__(self, optimizer: Optimizer, l1: Any, l2: Any, mode: str, mask: Any, anchor: Any, backend: Any) -> None:
+        self.penalty: Tensor | None = None
+        anchor = list(anchor) if isinstance(anchor, Iterator) else anchor  # every step reads it
+        self._optimizer, self._mode, self._mask, self._anchor, self._backend = optimizer, mode, mask, anchor, backend
+        self._strengths = GroupStrengths(optimizer, l1, l2)
+        self._step: FrameType | None = None  # the running call of the outermost step
+        self._select()  # bad arguments raise here, not in the first step
+        self._check()
+        requested(backend)
+        self._strengths.write()
+        for where, method in HOOKS.items():
+            if (hooks := getattr(optimizer, where, None)) is not None:  # some wrappers have none for load_state_dict
+                hooks[KEY] = getattr(self, method)
+        vars(optimizer)[KEY] = self
+        vars(optimizer)["__getstate__"] = self._optimizer_state
+
+    @property
+    def l1(self) -> Any:
+        """What was given to `attach`. Assign to change it in all groups that had no entry of their own then."""
+        return self._strengths.given["l1"]
+
+    @l1.setter
+    def l1(self, value: Any) -> None:
+        self._strengths.give("l1", value)
+
+    @property
+    def l2(self) -> Any:
+        """As `l1`."""
+        return self._strengths.given["l2"]
+
+    @l2.setter
+    def l2(self, value: Any) -> None:
+        self._strengths.give("l2", value)
+
+    def remove(self) -> None:
+        """Takes hooks and strengths out of the optimizer, which can be given to `attach` again then."""
+        if vars(self._optimizer).get(KEY) is not self:
+            return
+        for where in HOOKS:
+            getattr(self._optimizer, where, {}).pop(KEY, None)
+        del vars(self._optimizer)[KEY], vars(self._optimizer)["__getstate__"]
+        self._strengths.erase()
+
+    def _optimizer_state(self) -> dict[str, Any]:
+        """`Optimizer.__getstate__` leaves the hooks out, so that a copied or unpickled optimizer would lose the
+        penalty without a word. Ours go along, as methods of a handle that is copied with the optimizer."""
+        hooks = {where: OrderedDict({KEY: getattr(self, method)}) for where, method in HOOKS.items()}
+        state = type(self._optimizer).__getstate__(self._optimizer)
+        return {**state, **hooks, KEY: self, "__getstate__": self._optimizer_state}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_step": None}
+
+    def _select(self) -> tuple[Selection, list[int]]:
+        """The parameters of all groups, and the group's number of each selected one."""
+        groups = self._optimizer.param_groups
+        params = [p for g in groups for p in g["params"]]
+        names = [n for g in groups for n in g.get("param_names", ())]
+        named = len(names) == len(params)
+        self._strengths.check_names(named)
+        _check_anchor(self._anchor, named or len(params) == 1)
+        leaves = list(zip(names, params, strict=True)) if named else params
+        l1, l2 = map(self._strengths.for_select, ("l1", "l2"))
+        s = select_to_write(leaves, l1, l2, self._mask, self._anchor)
+        numbers = [k for k, g in enumerate(groups) for _ in g["params"]]
+        owners = numbers if len(s.index) == len(numbers) else [numbers[i] for i in s.index]
+        return replace(s, groups=self._strengths.of_leaves(s, owners)), owners
+
+    def _check(self) -> None:
+        """Raises for an entry of a group that cannot be used, before anything has been written."""
+        self._strengths.of_groups()
+        for k, g in enumerate(self._optimizer.param_groups if self._mode == "prox" else ()):
+            if g.get("lr") is None:
+                raise bad(
+                    ValueError, "optimizer", f"parameter group {k} has no learning rate to make a proximal step with",
+                    'Give it one (lr=), or use mode="grad"',
+                )  # fmt: skip
+
+    def _before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+        if not self._enters():
+            return None
+        self._strengths.write()
+        self._check()
+        if self._mode == "prox":
+            return None
+        closure = kwargs.get("closure") or (args[1] if len(args) > 1 else None)
+        if not callable(closure):
+            self._add()
+            return None
+        inner = self._with_penalty(closure)
+        if len(args) > 1:
+            return (args[0], inner, *args[2:]), kwargs
+        return args, {**kwargs, "closure": inner}
+
+    def _enters(self) -> bool:
+        """Whether the hook belongs to the outermost step. torch puts hooks into the step of each class of which it has
+        seen an instance, so `super().step()` may run them again, inside. Where a step has raised, its frame is still
+        noted, but not below us. Dynamo knows no frames, so a compiled step has its hooks run as often as torch does."""
+        if torch.compiler.is_compiling():
+            return True
+        step = _caller()
+        below = step.f_back if self._step is not None else None
+        while below is not None:
+            if below is self._step:
+                return False
+            below = below.f_back
+        self._step = step
+        return True
+
+    def _leaves(self) -> bool:
+        if torch.compiler.is_compiling():
+            return True
+        if _caller() is not self._step:
+            return False
+        self._step = None
+        return True
+
+    def _with_penalty(self, closure: Callable[[], Any]) -> Callable[[], Any]:
+        """A closure makes the gradients itself, perhaps several times a step (LBFGS): ours come after each time, and
+        the loss gets the penalty, so that a line search sees the function whose gradient it has. What is not a number
+        (None, a dict of losses) goes back as it is."""
+
+        def inner() -> Any:
+            loss = closure()
+            self._add()
+            if self.penalty is None:
+                return loss
+            if isinstance(loss, Tensor) and loss.is_floating_point():
+                return loss + self.penalty.to(loss)
+            return loss + float(self.penalty) if isinstance(loss, float) else loss
+
+        return inner
+
+    def _add(self) -> None:
+        s, owners = self._select()
+        if not s.leaves:
+            return
+        scale = None
+        signs = [-1.0 if g.get("maximize") else 1.0 for g in self._optimizer.param_groups]
+        if min(signs) < 0:
+            scale = _each(s, signs, owners)
+        if (scaled := getattr(self._optimizer, "grad_scale", None)) is not None:
+            scaled = scaled.to(s.leaves[0].device, torch.float64).expand(len(owners))
+            scale = scaled if scale is None else scale * scaled
+        self.penalty = add_gradients(s, requested(self._backend), scale=scale)
+
+    def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if self._leaves() and self._mode == "prox":
+            self._prox()
+
+    def _prox(self) -> None:
+        s, owners = self._select()
+        if not s.leaves:
+            return
+        rates = _each(s, [g["lr"] for g in self._optimizer.param_groups], owners)
+        if (overflow := getattr(self._optimizer, "found_inf", None)) is not None:  # GradScaler: the step was not made
+            rates = torch.where(overflow.to(rates.device) > 0, 0.0, rates)
+        outs = [None if is_frozen(x) or x.grad is None else x for x in s.params]
+        self.penalty = proximal_step(s, rates, outs, requested(self._backend))
+
+    def _before_load(self, optimizer: Optimizer, state: Any) -> None:
+        self._strengths.before_load()
+
+    def _after_load(self, optimizer: Optimizer) -> None:
+        self._strengths.after_load()
+
+
+def _caller() -> FrameType:
+    """The frame of the step that runs the hook: three calls up."""
+    return sys._getframe(3)
+
+
+def _check_anchor(anchor: Any, named: bool) -> None:
+    """Refuses an anchor with names beside parameters without: their order would decide, which groups change."""
+    if named or not isinstance(anchor, (nn.Module, Mapping, list, tuple)):
+        return
+    if isinstance(anchor, (nn.Module, Mapping)) or any(isinstance(x, tuple) for x in anchor):
+        raise bad(
+            ValueError, "anchor", "it has names, but this optimizer does not know those of its parameters",
+            "Build the optimizer from model.named_parameters(), or give a list of tensors in its parameters' order",
+        )  # fmt: skip
+
+
+def _each(s: Selection, of_group: list[Any], owners: Sequence[int]) -> Tensor:
+    """The group's value for each leaf, float64."""
+    values = [x if isinstance(x, Tensor) else float(x) for x in of_group]
+    return spread(values, owners, s.leaves[0].device)
