@@ -14,7 +14,7 @@ from .._core.strengths import Groups, check_mask_leaf, group, resolve_strengths
 from .leaves import Leaves, Params, flatten
 from .modes import is_plain
 from .pairing import anchors_of, prefix_tree
-from .survey import SUPPORTED, Tensors, check_leaves, look, read_natively
+from .survey import SUPPORTED, Tensors, check_leaves, check_memory, look, read_natively
 
 if TYPE_CHECKING:
     from .mesh import Shards
@@ -44,8 +44,7 @@ class Selection:
         return list(outs) if self.shards is None else self.shards.local(outs)
 
     def paths(self) -> tuple[str, ...]:
-        names = self.all.names()
-        return tuple(names) if len(self.index) == len(names) else tuple(names[i] for i in self.index)
+        return tuple(_names(self.all, self.index))
 
 
 def select(params: Params, l1: Any, l2: Any, mask: Any, anchor: Any) -> Selection:
@@ -62,7 +61,7 @@ def select(params: Params, l1: Any, l2: Any, mask: Any, anchor: Any) -> Selectio
     leaves = found.tensors if len(index) == len(selected) else [found.tensors[i] for i in index]
     survey = read_natively(leaves)
     if survey is None:
-        check_leaves(leaves, found, index)
+        check_leaves(leaves, _names(found, index))
 
     def broadcast(argument: str, tree: Any) -> list[Any] | None:
         return prefix_tree(argument, tree, found)
@@ -73,11 +72,19 @@ def select(params: Params, l1: Any, l2: Any, mask: Any, anchor: Any) -> Selectio
     ]
     anchors = anchors_of(anchor, found, index, leaves)
     shards = None
-    if survey is None:
-        shards, leaves, anchors = _unwrap(leaves, anchors, found, index)
-        survey = look(leaves, found, index)
+    if survey is None or (anchors and read_natively(anchors) is None):
+        names = _names(found, index)
+        shards, leaves, anchors = _unwrap(leaves, anchors, names)
+        check_memory(leaves, names)
+        check_memory(anchors, names[: len(anchors)], "anchor")
+        survey = look(leaves)
     dtype, by_device, read = survey
     return Selection(found, index, leaves, anchors, group(len(leaves), *strengths), dtype, by_device, shards, read)
+
+
+def _names(found: Leaves, index: Sequence[int]) -> Sequence[str]:
+    names = found.names()
+    return names if len(index) == len(names) else [names[i] for i in index]
 
 
 def _is_tensor(x: Any) -> bool:
@@ -89,14 +96,11 @@ def is_frozen(x: Tensor) -> bool:
     return not x.requires_grad and type(x) is not Tensor and isinstance(x, nn.Parameter)  # the slow test comes last
 
 
-def _unwrap(
-    leaves: list[Any], anchors: list[Any], found: Leaves, index: Sequence[int]
-) -> tuple[Shards | None, list[Any], list[Any]]:
+def _unwrap(leaves: list[Any], anchors: list[Any], names: Sequence[str]) -> tuple[Shards | None, list[Any], list[Any]]:
     """What this rank holds of DTensors. Without torch.distributed.tensor there are none."""
     if "torch.distributed.tensor" in sys.modules:
         from .mesh import DTensor, unwrap
 
         if any(isinstance(x, DTensor) for x in (*leaves, *anchors)):
-            names = found.names()
-            return unwrap(leaves, anchors, [names[i] for i in index])
+            return unwrap(leaves, anchors, names)
     return None, leaves, anchors
