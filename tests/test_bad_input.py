@@ -33,6 +33,11 @@ STRENGTHS: list[tuple[Any, type[Exception], str]] = [
     (1j, TypeError, r"l1: 1j is not a strength"),
     (np.ones(2), ValueError, r"l1: an array of shape \(2,\)\. A strength is a scalar"),
     (lambda path, leaf: 0.1, TypeError, r"l1: .* is not a strength\..*by_leaf"),
+    (10**400, ValueError, r"l1: the strength inf\. Use a finite float"),
+    (-(10**400), ValueError, r"l1: the strength -inf"),
+    (np.longdouble("1e4000"), ValueError, r"l1: the strength inf"),
+    ({"w": 0.1, "b": 10**5000}, ValueError, r"l1 at 'b': the strength inf"),
+    ([10**5000], (ValueError, TypeError), r"l1.*: "),
     ({"w": 0.1, "b": -1.0}, ValueError, r"l1 at 'b': the strength -1\.0"),
     ({"w": 0.1, "b": True}, TypeError, r"l1 at 'b': True is not a strength"),
     ({"w": 0.1}, ValueError, r"l1.*: its tree"),
@@ -50,6 +55,83 @@ STRENGTHS: list[tuple[Any, type[Exception], str]] = [
 def test_strength(frontend: Frontend, verb: str, strength: Any, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         call(frontend, verb, None, strength)
+
+
+@pytest.mark.parametrize("backend", [[], (), 0, False, b"cpu", 3.0, ["cpu"], ""])
+@pytest.mark.parametrize("verb", [*VERBS, "sums", "stats"])
+def test_a_backend_is_a_name(frontend: Frontend, verb: str, backend: Any) -> None:
+    kind, message = (ValueError, "'' is unknown") if backend == "" else (TypeError, r"is not a name\. Use a str")
+    with pytest.raises(kind, match=rf"^backend: .*{message}"):
+        call(frontend, verb, backend=backend)
+
+
+@pytest.mark.parametrize("create", ["no", 0, 1, None, [], np.int64(1)])
+def test_create_is_a_bool(create: Any) -> None:
+    pytest.importorskip("torch")
+    from fused_penalty.torch import add_grad_
+
+    with pytest.raises(TypeError, match=r"^create: .* is not a bool\. Use True or False"):
+        add_grad_([], 0.1, create=create)
+
+
+def nest(kind: str, leaf: Any) -> Any:
+    tree = leaf
+    for _ in range(10_000):
+        tree = {"a": tree} if kind == "dict" else [tree] if kind == "list" else (tree,)
+    return tree
+
+
+def cycle(kind: str) -> Any:
+    tree: Any = {} if kind == "dict" else []
+    inner = tree if kind == "dict" else {"b": tree}
+    if kind == "dict":
+        tree["a"] = [inner]
+    else:
+        tree.append(inner)
+    return tree
+
+
+@pytest.mark.parametrize("argument", ["params", "l1", "l2", "mask", "anchor"])
+@pytest.mark.parametrize("kind", ["dict", "list", "tuple"])
+def test_containers_nested_too_deep(frontend: Frontend, kind: str, argument: str) -> None:
+    leaf = {"params": frontend.to(GOOD)["w"], "mask": True, "anchor": frontend.to(GOOD)["w"]}.get(argument, 0.1)
+    tree = {"w": nest(kind, leaf), "b": leaf}
+    message = rf"^{argument}: containers nested more than 1,000 deep"
+    if argument == "params":
+        for verb in (*VERBS, "sums", "stats"):
+            with pytest.raises(ValueError, match=message):
+                call(frontend, verb, tree)
+        with pytest.raises(ValueError, match=r"^parameters: containers nested|^params: containers nested"):
+            fp.L1(0.1)(tree)
+    else:
+        with pytest.raises(ValueError, match=message):
+            call(frontend, "penalty", **{argument: tree})
+
+
+@pytest.mark.parametrize("argument", ["params", "l1", "l2", "mask", "anchor"])
+@pytest.mark.parametrize("kind", ["dict", "list"])
+def test_containers_that_hold_themselves(frontend: Frontend, kind: str, argument: str) -> None:
+    tree = {"w": cycle(kind), "b": frontend.to(GOOD)["b"]}
+    with pytest.raises(ValueError, match=rf"^{argument}: a container that holds itself"):
+        call(frontend, "penalty", **{argument: tree})
+    with pytest.raises(ValueError, match=r"^(params|parameters): a container that holds itself"):
+        fp.L1(0.1)(tree)
+
+
+def test_containers_of_moderate_depth_are_read(frontend: Frontend) -> None:
+    tree = frontend.to(GOOD)["w"]
+    for k in range(300):
+        tree = {"a": tree} if k % 2 else [tree]
+    assert float(call(frontend, "penalty", {"x": tree}, 1.0)) == 3.0
+
+
+def test_a_list_in_a_list_of_tensors() -> None:
+    torch = pytest.importorskip("torch")
+    from fused_penalty.torch import penalty
+
+    for inner in (nest("list", torch.ones(1)), cycle("list")):
+        with pytest.raises(TypeError, match=r"params at '1': .* is not a torch tensor"):
+            penalty([torch.ones(1), inner], 0.1)
 
 
 def test_second_strength_is_named(frontend: Frontend) -> None:

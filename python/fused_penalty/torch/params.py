@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from .._core.errors import bad, describe
 from .._core.strengths import Groups, check_mask_leaf, group, resolve_strengths
 from .leaves import Leaves, Params, flatten
 from .modes import is_plain
@@ -19,7 +20,7 @@ from .survey import SUPPORTED, Tensors, check_leaves, check_memory, look, read_n
 if TYPE_CHECKING:
     from .mesh import Shards
 
-__all__ = ["SUPPORTED", "Leaves", "Params", "Selection", "Tensors", "is_frozen", "is_plain", "select"]
+__all__ = ["SUPPORTED", "Leaves", "Params", "Selection", "Tensors", "is_frozen", "is_plain", "select", "zeros"]
 
 
 @dataclass(frozen=True)
@@ -47,16 +48,16 @@ class Selection:
         return tuple(_names(self.all, self.index))
 
 
-def select(params: Params, l1: Any, l2: Any, mask: Any, anchor: Any) -> Selection:
+def select(params: Params, l1: Any, l2: Any, mask: Any, anchor: Any, frozen: str = "count") -> Selection:
     """Flatten, mask and check; nothing is computed yet."""
     found = flatten(params)
     selected = [True] * len(found.tensors)
-    index: Sequence[int] = range(len(selected))
     if mask is not None:
-        tree = mask(params) if callable(mask) and not isinstance(mask, nn.Module) else mask
-        flat = prefix_tree("mask", tree, found)
-        values = [tree] * len(selected) if flat is None else flat
-        selected = [check_mask_leaf(v, name) for v, name in zip(values, found.names(), strict=True)]
+        selected = _masked(params, mask, found)
+    if _skips(frozen):
+        selected = [keep and not _is_frozen_leaf(t) for keep, t in zip(selected, found.tensors, strict=True)]
+    index: Sequence[int] = range(len(selected))
+    if not all(selected):
         index = [i for i, keep in enumerate(selected) if keep]
     leaves = found.tensors if len(index) == len(selected) else [found.tensors[i] for i in index]
     survey = read_natively(leaves)
@@ -82,6 +83,26 @@ def select(params: Params, l1: Any, l2: Any, mask: Any, anchor: Any) -> Selectio
     return Selection(found, index, leaves, anchors, group(len(leaves), *strengths), dtype, by_device, shards, read)
 
 
+def _masked(params: Params, mask: Any, found: Leaves) -> list[bool]:
+    tree = mask(params) if callable(mask) and not isinstance(mask, nn.Module) else mask
+    flat = prefix_tree("mask", tree, found)
+    values = [tree] * len(found.tensors) if flat is None else flat
+    return [check_mask_leaf(v, name) for v, name in zip(values, found.names(), strict=True)]
+
+
+def _skips(frozen: Any) -> bool:
+    if not isinstance(frozen, str) or frozen not in ("count", "skip"):
+        raise bad(
+            ValueError, "frozen", f"{describe(frozen)} is unknown",
+            'Use "count" (parameters that require no grad count) or "skip" (they are left out)',
+        )  # fmt: skip
+    return frozen == "skip"
+
+
+def _is_frozen_leaf(x: Any) -> bool:
+    return isinstance(x, nn.Parameter) and is_frozen(x)
+
+
 def _names(found: Leaves, index: Sequence[int]) -> Sequence[str]:
     names = found.names()
     return names if len(index) == len(names) else [names[i] for i in index]
@@ -104,3 +125,8 @@ def _unwrap(leaves: list[Any], anchors: list[Any], names: Sequence[str]) -> tupl
         if any(isinstance(x, DTensor) for x in (*leaves, *anchors)):
             return unwrap(leaves, anchors, names)
     return None, leaves, anchors
+
+
+def zeros(*shape: int) -> Tensor:
+    """The result where no leaf is selected, whatever the default dtype and device."""
+    return torch.zeros(shape, dtype=torch.float32, device="cpu")
