@@ -9,6 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from attach_steps import L1, RATE, backward, linear
+
 from fused_penalty.torch import attach
 
 

@@ -15,9 +15,9 @@ import fused_penalty as fp
 
 torch = pytest.importorskip("torch")
 
+from attach_steps import linear
 from torch.overrides import TorchFunctionMode
 
-from attach_steps import linear
 from fused_penalty.torch import attach
 from fused_penalty.torch.strengths import spread
 

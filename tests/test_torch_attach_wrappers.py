@@ -10,6 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from attach_steps import L1, L2, RATE, backward, expected_step, linear
+
 from fused_penalty.torch import attach
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import ItemsView, Iterator, Mapping, MappingView
 from dataclasses import dataclass, fields
 from typing import Any
 
-from ._core.errors import describe
+from ._core.containers import walk
+from ._core.errors import bad, describe
 from ._core.rules import ByLeaf, ByPath
-from ._core.strengths import check_strength
+from ._core.strengths import as_float, check_strength
 
 REDUCTIONS = (None, "none", "sum", "sum_over_batch_size")
 
@@ -81,13 +84,14 @@ class L1L2:
 
     def __call__(self, parameters: Any) -> Any:
         """The penalty of `parameters`: a 0-d array of their framework, or 0.0 if there is no leaf."""
+        parameters = _listed(parameters)
         for key in self.on or ():
-            parameters = _step_into(parameters, key)
-        if isinstance(parameters, Iterator):
-            parameters = list(parameters)
+            parameters = _listed(_step_into(parameters, key))
         framework = _framework_of(parameters)
         if framework is None:
             return 0.0
+        if framework == "jax" and isinstance(parameters, _Pairs):  # to JAX a name is one more leaf
+            parameters = dict(parameters)
         value = importlib.import_module(f".{framework}", __package__).penalty(parameters, self.l1, self.l2)
         return value if self.weight is None else value * self.weight
 
@@ -113,20 +117,15 @@ class L1L2:
 
 
 class _OneTerm(L1L2):
-    """A regularizer with one strength, called `l` as in treex."""
+    """A regularizer with one strength, called `l` as in treex, or as the term as in Keras."""
 
     _term: str
 
-    def __init__(
-        self,
-        l: Any = 0.01,  # noqa: E741  treex's name
-        reduction: Any = None,
-        weight: float | None = None,
-        on: Any = None,
-        name: str | None = None,
-    ) -> None:
-        strength = {self._term: _strength("l", l, default=0.01)}
-        super().__init__(**strength, reduction=reduction, weight=weight, on=on, name=name)
+    def _fill(self, l: Any, spelled: Any, **rest: Any) -> None:  # noqa: E741  treex's name
+        if l is not None and spelled is not None:
+            raise TypeError(f"l and {self._term}: two names of one strength. Give one of them")
+        name, value = ("l", l) if spelled is None else (self._term, spelled)
+        L1L2.__init__(self, **{self._term: _strength(name, value, default=0.01)}, **rest)
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
@@ -135,18 +134,32 @@ class _OneTerm(L1L2):
 
 
 class L1(_OneTerm):
-    """weight · l · Σ|x| over all parameters; arguments as in `L1L2`.
+    """weight · l · Σ|x| over all parameters; arguments as in `L1L2`. `l` (treex's name, default 0.01) may be spelled
+    `l1`, as Keras does.
 
     >>> import fused_penalty as fp
-    >>> fp.L1()
-    L1(l=0.01)
+    >>> fp.L1(), fp.L1(l1=0.1)
+    (L1(l=0.01), L1(l=0.1))
     """
 
     _term = "l1"
 
+    def __init__(
+        self,
+        l: Any = None,  # noqa: E741  treex's name
+        reduction: Any = None,
+        weight: float | None = None,
+        on: Any = None,
+        name: str | None = None,
+        *,
+        l1: Any = None,
+    ) -> None:
+        self._fill(l, l1, reduction=reduction, weight=weight, on=on, name=name)
+
 
 class L2(_OneTerm):
-    """weight · l · Σx² over all parameters (no ½: `weight_decay=wd` is l = wd / 2); arguments as in `L1L2`.
+    """weight · l · Σx² over all parameters (no ½: `weight_decay=wd` is l = wd / 2); arguments as in `L1L2`. `l`
+    (treex's name, default 0.01) may be spelled `l2`, as Keras does.
 
     >>> import fused_penalty as fp
     >>> fp.L2(l=0.1, name="decay")
@@ -154,6 +167,18 @@ class L2(_OneTerm):
     """
 
     _term = "l2"
+
+    def __init__(
+        self,
+        l: Any = None,  # noqa: E741  treex's name
+        reduction: Any = None,
+        weight: float | None = None,
+        on: Any = None,
+        name: str | None = None,
+        *,
+        l2: Any = None,
+    ) -> None:
+        self._fill(l, l2, reduction=reduction, weight=weight, on=on, name=name)
 
 
 def _strength(name: str, value: Any, default: float = 0.0) -> Any:
@@ -180,9 +205,24 @@ def _reduction(value: Any) -> str | None:
 def _weight(value: Any) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(f"Invalid value for argument weight: expected a finite float. Received: weight={value!r}")
-    return float(value)
+    number = as_float(value)
+    if number is None or not math.isfinite(number):
+        raise ValueError(
+            f"Invalid value for argument weight: expected a finite float. Received: weight={describe(value)}"
+        )
+    return number
+
+
+class _Pairs(list):
+    """What the `items()` of a mapping held."""
+
+
+def _listed(parameters: Any) -> Any:
+    """What can be read only once or not by index (iterators, views of mappings, deques) as a list."""
+    if isinstance(parameters, ItemsView):
+        return _Pairs(parameters)
+    read_once: Any = (Iterator, MappingView, deque)
+    return list(parameters) if isinstance(parameters, read_once) else parameters
 
 
 def _step_into(parameters: Any, key: Any) -> Any:
@@ -196,19 +236,18 @@ def _step_into(parameters: Any, key: Any) -> Any:
 def _framework_of(parameters: Any) -> str | None:
     """ "torch" or "jax"; None where there is no leaf. Imports neither for the sake of asking."""
     torch = sys.modules.get("torch")
-    if torch is not None and _holds(parameters, (torch.Tensor, torch.nn.Module)):
-        return "torch"
-    if not _holds(parameters, object):
+    empty = True
+    for _, leaf in walk("parameters", parameters):
+        empty = False
+        if torch is not None and isinstance(leaf, (torch.Tensor, torch.nn.Module)):
+            return "torch"
+    if empty:
         return None
+    if importlib.util.find_spec("jax") is None:
+        raise bad(
+            TypeError, "parameters", f"{describe(parameters)} holds no torch tensor, and JAX is not installed",
+            "Give an nn.Module, a mapping or an iterable of tensors",
+        )  # fmt: skip
     import jax
 
     return "jax" if jax.tree.leaves(parameters) else None
-
-
-def _holds(value: Any, kind: Any) -> bool:
-    """Whether a leaf of the builtin containers is of the kind."""
-    if isinstance(value, Mapping):
-        return any(_holds(v, kind) for v in value.values())
-    if isinstance(value, (list, tuple)):
-        return any(_holds(v, kind) for v in value)
-    return value is not None and isinstance(value, kind)

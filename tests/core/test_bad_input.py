@@ -33,6 +33,11 @@ STRENGTHS: list[tuple[Any, type[Exception], str]] = [
     (1j, TypeError, r"l1: 1j is not a strength"),
     (np.ones(2), ValueError, r"l1: an array of shape \(2,\)\. A strength is a scalar"),
     (lambda path, leaf: 0.1, TypeError, r"l1: .* is not a strength\..*by_leaf"),
+    (10**400, ValueError, r"l1: the strength inf\. Use a finite float"),
+    (-(10**400), ValueError, r"l1: the strength -inf"),
+    (np.longdouble("1e4000"), ValueError, r"l1: the strength inf"),
+    ({"w": 0.1, "b": 10**5000}, ValueError, r"l1 at 'b': the strength inf"),
+    ([10**5000], (ValueError, TypeError), r"l1.*: "),
     ({"w": 0.1, "b": -1.0}, ValueError, r"l1 at 'b': the strength -1\.0"),
     ({"w": 0.1, "b": True}, TypeError, r"l1 at 'b': True is not a strength"),
     ({"w": 0.1}, ValueError, r"l1.*: its tree"),
@@ -50,6 +55,83 @@ STRENGTHS: list[tuple[Any, type[Exception], str]] = [
 def test_strength(frontend: Frontend, verb: str, strength: Any, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         call(frontend, verb, None, strength)
+
+
+@pytest.mark.parametrize("backend", [[], (), 0, False, b"cpu", 3.0, ["cpu"], ""])
+@pytest.mark.parametrize("verb", [*VERBS, "sums", "stats"])
+def test_a_backend_is_a_name(frontend: Frontend, verb: str, backend: Any) -> None:
+    kind, message = (ValueError, "'' is unknown") if backend == "" else (TypeError, r"is not a name\. Use a str")
+    with pytest.raises(kind, match=rf"^backend: .*{message}"):
+        call(frontend, verb, backend=backend)
+
+
+@pytest.mark.parametrize("create", ["no", 0, 1, None, [], np.int64(1)])
+def test_create_is_a_bool(create: Any) -> None:
+    pytest.importorskip("torch")
+    from fused_penalty.torch import add_grad_
+
+    with pytest.raises(TypeError, match=r"^create: .* is not a bool\. Use True or False"):
+        add_grad_([], 0.1, create=create)
+
+
+def nest(kind: str, leaf: Any) -> Any:
+    tree = leaf
+    for _ in range(10_000):
+        tree = {"a": tree} if kind == "dict" else [tree] if kind == "list" else (tree,)
+    return tree
+
+
+def cycle(kind: str) -> Any:
+    tree: Any = {} if kind == "dict" else []
+    inner = tree if kind == "dict" else {"b": tree}
+    if kind == "dict":
+        tree["a"] = [inner]
+    else:
+        tree.append(inner)
+    return tree
+
+
+@pytest.mark.parametrize("argument", ["params", "l1", "l2", "mask", "anchor"])
+@pytest.mark.parametrize("kind", ["dict", "list", "tuple"])
+def test_containers_nested_too_deep(frontend: Frontend, kind: str, argument: str) -> None:
+    leaf = {"params": frontend.to(GOOD)["w"], "mask": True, "anchor": frontend.to(GOOD)["w"]}.get(argument, 0.1)
+    tree = {"w": nest(kind, leaf), "b": leaf}
+    message = rf"^{argument}: containers nested more than 1,000 deep"
+    if argument == "params":
+        for verb in (*VERBS, "sums", "stats"):
+            with pytest.raises(ValueError, match=message):
+                call(frontend, verb, tree)
+        with pytest.raises(ValueError, match=r"^parameters: containers nested|^params: containers nested"):
+            fp.L1(0.1)(tree)
+    else:
+        with pytest.raises(ValueError, match=message):
+            call(frontend, "penalty", **{argument: tree})
+
+
+@pytest.mark.parametrize("argument", ["params", "l1", "l2", "mask", "anchor"])
+@pytest.mark.parametrize("kind", ["dict", "list"])
+def test_containers_that_hold_themselves(frontend: Frontend, kind: str, argument: str) -> None:
+    tree = {"w": cycle(kind), "b": frontend.to(GOOD)["b"]}
+    with pytest.raises(ValueError, match=rf"^{argument}: a container that holds itself"):
+        call(frontend, "penalty", **{argument: tree})
+    with pytest.raises(ValueError, match=r"^(params|parameters): a container that holds itself"):
+        fp.L1(0.1)(tree)
+
+
+def test_containers_of_moderate_depth_are_read(frontend: Frontend) -> None:
+    tree = frontend.to(GOOD)["w"]
+    for k in range(300):
+        tree = {"a": tree} if k % 2 else [tree]
+    assert float(call(frontend, "penalty", {"x": tree}, 1.0)) == 3.0
+
+
+def test_a_list_in_a_list_of_tensors() -> None:
+    torch = pytest.importorskip("torch")
+    from fused_penalty.torch import penalty
+
+    for inner in (nest("list", torch.ones(1)), cycle("list")):
+        with pytest.raises(TypeError, match=r"params at '1': .* is not a torch tensor"):
+            penalty([torch.ones(1), inner], 0.1)
 
 
 def test_second_strength_is_named(frontend: Frontend) -> None:
@@ -74,8 +156,9 @@ def test_leaf_dtype(frontend: Frontend, verb: str, dtype: Any) -> None:
 
 
 def test_leaf_that_is_no_array(frontend: Frontend) -> None:
-    with pytest.raises(TypeError, match=r"params at '1': .*is not a .*filter.*mask="):
+    with pytest.raises(TypeError, match=r"params at '1': .*is not a .*mask=") as caught:
         call(frontend, "penalty", [frontend.to(GOOD)["w"], print], 0.1)
+    assert ("equinox.filter" in str(caught.value)) == (frontend.framework == "jax")
     with pytest.raises(TypeError, match=r"params at '0': 'text' is not"):
         call(frontend, "penalty", ["text"], 0.1)
 
@@ -161,8 +244,12 @@ class TestFrameworks:
     def test_jax_array_given_to_torch(self) -> None:
         from fused_penalty.torch import penalty
 
-        with pytest.raises(TypeError, match=r"params at 'w': .*is not a torch tensor"):
-            penalty({"w": self.jax.numpy.ones(2)}, 0.1)
+        for array in (self.jax.numpy.ones(2), np.ones(2)):
+            with pytest.raises(TypeError, match=r"params at 'w': .*is not a torch tensor\. .*torch\.as_tensor\(x\)"):
+                penalty({"w": array}, 0.1)
+        optimizer = self.torch.optim.SGD([self.torch.ones(2)], lr=0.1)
+        with pytest.raises(TypeError, match=r"params at 'lr': 0\.1 is not a torch tensor.*group\['params'\]"):
+            penalty(optimizer.param_groups[0], 0.1)
         with pytest.raises(TypeError, match=r"l1: .* is not a strength"):
             penalty({"w": self.torch.ones(2)}, self.jax.numpy.float32(0.1))
         with pytest.raises(TypeError, match="holds no parameters"):

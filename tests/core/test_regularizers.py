@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import enum
 import pickle
+from collections import OrderedDict, deque
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -45,6 +47,62 @@ def test_one_object_serves_both_frameworks(frontend: Frontend) -> None:
 )
 def test_on_indexes_into_the_parameters(frontend: Frontend, on: Any, expected: float) -> None:
     assert float(fp.L1(1.0, on=on)(frontend.to(TREE))) == expected
+
+
+FORMS: dict[str, Any] = {
+    "values": lambda d: d.values(),
+    "items": lambda d: d.items(),
+    "deque": lambda d: deque(d.values()),
+    "iterator": lambda d: iter(d.values()),
+    "generator": lambda d: (x for x in d.values()),
+    "ordered_values": lambda d: OrderedDict(d).values(),
+    "proxy_items": lambda d: MappingProxyType(d).items(),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_views_and_iterators_of_mappings(frontend: Frontend, form: str) -> None:
+    params = frontend.to({"w": np.float32([1.0, -2.0]), "b": np.float32([0.5])})
+    assert float(fp.L1(1.0)(FORMS[form](params))) == 3.5
+    assert float(fp.L1(1.0)(FORMS[form]({}))) == 0.0
+    assert float(fp.L1(1.0, on="a")({"a": FORMS[form](params)})) == 3.5
+    if "items" not in form:
+        ordered = {"w": params["w"], "b": params["b"]}  # jax.tree.map has sorted the keys
+        assert float(fp.L1(1.0, on=0)(FORMS[form](ordered))) == 3.0
+
+
+def test_items_keep_their_names(frontend: Frontend) -> None:
+    params = frontend.to({"w": np.float32([1.0, -2.0]), "b": np.float32([0.5])})
+    assert float(fp.L1(fp.by_path({"w": 1.0, "b": 0.0}))(params.items())) == 3.0
+
+
+def test_without_jax_the_error_speaks_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(TypeError, match=r"^parameters: .* holds no torch tensor, and JAX is not installed\. Give an"):
+        fp.L1(0.1)({"w": 3.0})
+
+
+def test_the_spelling_of_keras() -> None:
+    assert fp.L1(l1=0.3) == fp.L1(0.3) == fp.L1(l=0.3)
+    assert fp.L2(l2=0.3, name="decay") == fp.L2(0.3, name="decay")
+    assert fp.L1(l1=None) == fp.L1()
+    assert fp.L1.from_config({"l1": 0.3}) == fp.L1(0.3)
+    rule = fp.by_path({"*": 1.0})
+    assert fp.L1(l1=rule).l1 is rule
+    with pytest.raises(TypeError, match="l and l1: two names of one strength"):
+        fp.L1(0.1, l1=0.1)
+    with pytest.raises(TypeError, match="l2"):
+        fp.L1(l2=0.1)
+    with pytest.raises(ValueError, match=r"argument l1: .*Received: l1=-1"):
+        fp.L1(l1=-1)
+
+
+@pytest.mark.parametrize("number", [np.float32(0.5), np.float64(0.5), np.array(0.5), np.float16(0.5)])
+def test_numbers_of_numpy(number: Any) -> None:
+    reg = fp.L1L2(l1=number, weight=number)
+    assert reg == fp.L1L2(l1=0.5, weight=0.5)
+    assert type(reg.weight) is float
+    assert fp.L1L2(weight=np.int64(2)).weight == 2.0
 
 
 def test_on_reaches_into_modules_and_attributes() -> None:
@@ -102,6 +160,10 @@ def test_defaults_names_repr() -> None:
         (lambda: fp.L1L2(reduction=Reduction.MEAN), ValueError, r"argument reduction"),
         (lambda: fp.L1L2(weight=float("inf")), ValueError, r"argument weight: .*Received: weight=inf"),
         (lambda: fp.L1L2(weight="2"), ValueError, r"argument weight"),
+        (lambda: fp.L1L2(weight=True), ValueError, r"argument weight"),
+        (lambda: fp.L1L2(weight=np.ones(2)), ValueError, r"argument weight"),
+        (lambda: fp.L1L2(weight=10**400), ValueError, r"argument weight: .*Received: weight=a builtins\.int"),
+        (lambda: fp.L1L2(l1=10**400), ValueError, r"argument l1: .*Received: l1=a builtins\.int"),
     ],
 )  # fmt: skip
 def test_validation(make: Any, kind: type[Exception], message: str) -> None:

@@ -11,6 +11,7 @@ import fused_penalty as fp
 torch = pytest.importorskip("torch")
 
 from attach_steps import L1, L2, RATE, backward, expected_step, linear
+
 from fused_penalty.torch import add_grad_, attach, penalty
 
 

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 from torch import Tensor, nn
 
 import fused_penalty as fp
-from fused_penalty.torch import penalty, penalty_and_grad, sums
+from fused_penalty.torch import penalty, penalty_and_grad, prox_, sums
 from tests.support import frontends
 
 
@@ -34,22 +34,65 @@ class Tied(nn.Module):
         self.head = nn.Linear(3, 5, bias=False)
         self.head.weight = self.embed.weight
         self.alias = nn.Parameter(self.embed.weight.data)  # another Parameter over the same memory
-        self.transposed = nn.Parameter(self.embed.weight.data.t())  # other strides: not the same leaf
+        self.transposed = nn.Parameter(self.embed.weight.data.t())  # the same elements in another order
         self.register_buffer("running", torch.ones(100))
 
 
 def test_module_counts_one_memory_once_and_no_buffers(backend: str) -> None:
     model = Tied()
     s = sums(model, backend=backend)
-    assert s.paths == ("alias", "transposed")  # in the order of named_parameters()
+    assert s.paths == ("alias",)  # the first of named_parameters()
     once = value_of(model.embed.weight.detach())
-    assert number(penalty(model, 0.1, 0.2, backend=backend)) == pytest.approx(2 * once, rel=1e-6)
+    assert number(penalty(model, 0.1, 0.2, backend=backend)) == pytest.approx(once, rel=1e-6)
     named = dict(model.named_parameters(remove_duplicate=False))
-    assert number(penalty(named, 0.1, 0.2, backend=backend)) == pytest.approx(2 * once, rel=1e-6)
+    assert number(penalty(named, 0.1, 0.2, backend=backend)) == pytest.approx(once, rel=1e-6)
     listed = list(named.values())
     assert number(penalty(listed, 0.1, 0.2, backend=backend)) == pytest.approx(4 * once, rel=1e-6)
     pairs = list(named.items())  # an explicit list counts what it is given
     assert number(penalty(pairs, 0.1, 0.2, backend=backend)) == pytest.approx(4 * once, rel=1e-6)
+
+
+VIEWS: dict[str, tuple[Any, bool]] = {  # of w, and whether they are one memory with it
+    "itself": (lambda w: w, True),
+    "transposed": (lambda w: w.t(), True),
+    "flat": (lambda w: w.view(-1), True),
+    "split": (lambda w: w.view(2, 2, 6), True),
+    "permuted": (lambda w: w.view(2, 2, 6).permute(2, 0, 1), True),
+    "unsqueezed": (lambda w: w[None, :, None], True),
+    "detached": (lambda w: w.detach(), True),
+    "negated": (lambda w: torch._neg_view(w), True),
+    "part": (lambda w: w[:2], False),
+    "later_part": (lambda w: w[1:], False),
+    "column": (lambda w: w[:, :1], False),
+    "expanded": (lambda w: w.expand(3, 4, 6), False),
+    "of_other_bits": (lambda w: w.view(torch.float16), False),
+}
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_a_view_of_the_same_elements_counts_once(name: str, backend: str) -> None:
+    w = torch.arange(1.0, 25.0).reshape(4, 6)
+    make, tied = VIEWS[name]
+    view = make(w)
+    for mapping in ({"w": w, "v": view}, {"deep": {"v": view}, "w": w}):
+        assert len(sums(mapping, backend=backend).paths) == (1 if tied else 2)
+        expected = number(w.sum()) if tied else number(w.sum()) + float(view.double().abs().sum())
+        assert number(penalty(mapping, 1.0, backend=backend)) == pytest.approx(expected, rel=1e-6)
+    if tied:
+        prox_({"w": w, "v": view}, 0.5, backend=backend)
+        torch.testing.assert_close(w, torch.arange(0.5, 24.0).reshape(4, 6))
+    else:  # what shares only some elements can be read twice, and not written twice
+        with pytest.raises(ValueError, match=r"shares elements with|holds an element twice"):
+            prox_({"w": w, "v": view}, 0.5, backend=backend)
+
+
+def test_gaps_are_compared_too(backend: str) -> None:
+    whole = torch.ones(6, 8)
+    w = whole[:, ::2]
+    tied = {"w": w, "v": w.t(), "flat": w.unflatten(0, (2, 3))}
+    assert number(penalty(tied, 1.0, backend=backend)) == 24.0
+    other = {"w": w, "v": whole[:3].view(-1)[:24].view(4, 6)}  # the same address and size
+    assert number(penalty(other, 1.0, backend=backend)) == 48.0
 
 
 def test_every_form_of_params_gives_the_same(backend: str) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from .errors import bad
+from .errors import bad, describe
 from .operations import Op
 from .plan import CHUNK, GPU_CHUNK, Plan
 
@@ -178,7 +178,10 @@ def rows(framework: str, name: str | None) -> list[Backend]:
 
 def requested(framework: str, name: str | None) -> str | None:
     """The name asked for by argument or environment, checked; None lets the library choose."""
-    name = name or os.environ.get(ENVIRONMENT) or None
+    if name is None:
+        name = os.environ.get(ENVIRONMENT) or None
+    elif not isinstance(name, str):
+        raise bad(TypeError, "backend", f"{describe(name)} is not a name", "Use a str, or None to have one chosen")
     if name is not None:
         rows(framework, name)
     return name

@@ -15,30 +15,27 @@ def bad(kind: type[Exception], argument: str, what: str, remedy: str, *, path: s
 
 def describe(value: Any) -> str:
     """A short description of a value for an error message."""
-    text = repr(value)
-    if len(text) > 60 or "\n" in text:
+    try:
+        text = repr(value)
+    except Exception:  # too deep, too long a number, or a __repr__ of the user's that fails
+        text = ""
+    if not text or len(text) > 60 or "\n" in text:
         text = f"a {type(value).__module__}.{type(value).__qualname__}"
     return text
 
 
-def bad_dtype(path: str, dtype: Any) -> Exception:
+def bad_dtype(path: str, dtype: Any, argument: str = "params") -> Exception:
     return bad(
-        TypeError,
-        "params",
-        f"a leaf of dtype {dtype}, but a penalty needs {FLOATS}",
-        "Leave it out with mask=, for example a mask that is False at this path",
-        path=path,
-    )
+        TypeError, argument, f"a leaf of dtype {dtype}, but a penalty needs {FLOATS}",
+        "Leave it out with mask=, for example a mask that is False at this path", path=path,
+    )  # fmt: skip
 
 
-def bad_object(path: str, value: Any, arrays: str) -> Exception:
-    return bad(
-        TypeError,
-        "params",
-        f"{describe(value)} is not {arrays}",
-        "Filter the tree first (for example equinox.filter(model, equinox.is_inexact_array)) or use mask=",
-        path=path,
-    )
+FILTER = "Filter the tree first (for example equinox.filter(model, equinox.is_inexact_array)) or use mask="
+
+
+def bad_object(path: str, value: Any, arrays: str, *, remedy: str = FILTER, argument: str = "params") -> Exception:
+    return bad(TypeError, argument, f"{describe(value)} is not {arrays}", remedy, path=path)
 
 
 def bad_anchor(path: str, what: str) -> Exception:

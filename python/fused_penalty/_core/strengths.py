@@ -32,7 +32,7 @@ def check_strength(argument: str, value: Any, is_device: IsScalar, path: str | N
         if value.ndim != 0:
             raise bad(
                 ValueError, argument, f"an array of shape {tuple(value.shape)}",
-                "A strength is a scalar; for one a leaf use a tree, by_path or by_leaf", path=path,
+                "A strength is a scalar; for one per leaf use a tree, by_path or by_leaf", path=path,
             )  # fmt: skip
         if "bool" in str(value.dtype) or "complex" in str(value.dtype):
             raise bad(TypeError, argument, f"an array of dtype {value.dtype}", remedy, path=path)
@@ -41,16 +41,35 @@ def check_strength(argument: str, value: Any, is_device: IsScalar, path: str | N
         if isinstance(value, np.ndarray) and value.ndim:
             raise bad(
                 ValueError, argument, f"an array of shape {value.shape}",
-                "A strength is a scalar; for one a leaf use a tree, by_path or by_leaf", path=path,
+                "A strength is a scalar; for one per leaf use a tree, by_path or by_leaf", path=path,
             )  # fmt: skip
-        if isinstance(value, (np.ndarray, np.generic)):
-            value = value.item()
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise bad(TypeError, argument, f"{describe(value)} is not a strength", remedy, path=path)
-        value = float(value)
+        number = as_float(value)
+        if number is None:
+            shown = value.item() if isinstance(value, (np.ndarray, np.generic)) else value
+            raise bad(TypeError, argument, f"{describe(shown)} is not a strength", remedy, path=path)
+        value = number
     if not (math.isfinite(value) and value >= 0):
         raise bad(ValueError, argument, f"the strength {value}", remedy, path=path)
     return value
+
+
+def as_float(value: Any) -> float | None:
+    """A real number of Python or NumPy as a float, beyond float64's range inf; None for anything else."""
+    if isinstance(value, np.ndarray):
+        value = value[()] if value.ndim == 0 else None
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        return None
+    try:
+        return float(value)
+    except OverflowError:  # an int
+        return math.inf if value > 0 else -math.inf
+
+
+def check_flag(argument: str, value: Any) -> bool:
+    """A bool; anything else would be taken by its truth, "no" as True."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise bad(TypeError, argument, f"{describe(value)} is not a bool", "Use True or False")
+    return bool(value)
 
 
 def is_static_zero(strength: Any) -> bool:

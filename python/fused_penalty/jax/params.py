@@ -11,12 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._core.containers import walk
 from .._core.errors import bad, bad_anchor, bad_dtype, bad_object
 from .._core.plan import DTYPES
 from .._core.strengths import Groups, check_mask_leaf, group, resolve_strengths
 
 SUPPORTED = frozenset(jnp.dtype(name) for name in DTYPES)
 PyTree = Any
+LEAF = jax.tree.structure(0)
 
 
 def dotted(path: Sequence[Any]) -> str:
@@ -37,18 +39,28 @@ class Selection:
     groups: Groups
 
 
+def flatten(argument: str, tree: PyTree) -> tuple[list[Any], Any]:
+    """`jax.tree.flatten`, which ends in a SystemError where containers are too deep or hold themselves."""
+    try:
+        return jax.tree.flatten(tree)
+    except (RecursionError, SystemError):
+        for _ in walk(argument, tree):
+            pass
+        raise
+
+
 def select(
     params: PyTree, l1: Any, l2: Any, mask: Any, anchor: PyTree | None, *, with_paths: bool = False
 ) -> Selection:
     """Flatten, mask and check; nothing is computed yet."""
-    all_leaves, treedef = jax.tree.flatten(params)
+    all_leaves, treedef = flatten("params", params)
 
     @functools.cache
     def paths() -> tuple[str, ...]:
         return tuple(dotted(path) for path, _ in jax.tree_util.tree_flatten_with_path(params)[0])
 
     def broadcast(argument: str, tree: Any) -> list[Any] | None:
-        if tree is None or jax.tree_util.all_leaves([tree]):
+        if tree is None or flatten(argument, tree)[1] == LEAF:
             return None
         try:
             return jax.tree.leaves(jax.tree.broadcast(tree, params))
@@ -104,7 +116,7 @@ def _anchors(
 ) -> tuple[jax.Array, ...]:
     if anchor is None:
         return ()
-    flat, structure = jax.tree.flatten(anchor)
+    flat, structure = flatten("anchor", anchor)
     if structure != treedef:
         raise bad_anchor("", f"its structure {structure} is not that of params, {treedef}")
     found = tuple(_as_array(flat[i], paths, i) for i in index)

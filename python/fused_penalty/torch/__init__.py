@@ -5,7 +5,12 @@ Convention: no ½. The penalty is Σ_i ( l1_i·Σ|x_i| + l2_i·Σx_i² ) and its
 Keras and treex; `weight_decay=wd` of torch.optim is `l2 = wd / 2`.
 
 `params` is an `nn.Module` (its parameters), a mapping, an iterable of tensors or of (name, tensor) pairs. In a
-Module or mapping, one memory counts once (tied weights); an explicit list counts what it is given.
+Module or mapping, one memory counts once, under its first name: tied weights, and views of the same elements such as
+`w.t()` or `w.view(-1)`. An explicit list counts what it is given. Two leaves of one dotted name are an error.
+
+An anchor with names (a Module, a mapping such as a copied `state_dict()`, (name, tensor) pairs) pairs with named
+params by name, in any order, and what it holds beside them is ignored; a list pairs with a list, by position. Other
+mixtures are refused.
 
 DTensors (FSDP2, HSDP, tensor parallel) work in every verb: all ranks call it with the same list, each launches on its
 own shards, one all-reduce makes the value global, and gradients are DTensors placed as their leaves.

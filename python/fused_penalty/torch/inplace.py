@@ -1,4 +1,4 @@
-"""In place, one launch a device: `add_grad_`, `prox_`, `regularize_`.
+"""In place, one launch per device: `add_grad_`, `prox_`, `regularize_`.
 
 Each makes one pass over memory, returns the penalty of what it read, makes no temporary of the model's size (only for
 leaves with gaps in memory), and raises before it has written anything. It bumps autograd's version counters: a backward
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from .._core.operations import Op
-from .._core.strengths import check_strength
-from .params import Params, Selection, is_frozen, select
+from .._core.strengths import check_flag, check_strength
+from .params import Params, Selection, is_frozen, select, zeros
 from .strengths import coefficients_of, combine, requested
 from .updates import update
 from .writable import check_writable
@@ -28,20 +28,21 @@ def add_grad_(
     *,
     mask: Any = None,
     anchor: Any = None,
+    frozen: str = "count",
     backend: str | None = None,
     create: bool = False,
 ) -> Tensor:
-    """Adds the penalty's gradient to `.grad`, in place: p.grad += l1·sign(p) + 2·l2·p, in one launch a device.
+    """Adds the penalty's gradient to `.grad`, in place: p.grad += l1·sign(p) + 2·l2·p, in one launch per device.
 
     Call it after `loss.backward()` (and after `scaler.unscale_(optimizer)` under GradScaler). It replaces a penalty in
     the loss, whose backward costs some microseconds a tensor and a second buffer for the gradients. Gradients that
     accumulate over several backward passes get it once, before the step.
 
     A parameter without `.grad` is counted but skipped, as torch.optim's weight decay does; `create=True` makes a
-    gradient for it. A frozen `nn.Parameter` is counted and left alone.
+    gradient for it. A frozen `nn.Parameter` is left alone, and counted in the value unless `frozen="skip"`.
 
     Args:
-      params, l1, l2, mask, anchor, backend: as in `penalty`.
+      params, l1, l2, mask, anchor, frozen, backend: as in `penalty`.
       create: make `.grad` where there is none.
 
     Returns:
@@ -59,10 +60,11 @@ def add_grad_(
     >>> float(add_grad_([w], l1=1.0, l2=0.5)), w.grad.tolist()
     (5.5, [5.0, 0.0])
     """
-    s = select_to_write(params, l1, l2, mask, anchor)
+    create = check_flag("create", create)
+    s = select_to_write(params, l1, l2, mask, anchor, frozen)
     backend = requested(backend)
     if not s.leaves:
-        return torch.zeros(())
+        return zeros()
     return add_gradients(s, backend, create=create)
 
 
@@ -93,16 +95,18 @@ def prox_(
     step: Any = 1.0,
     mask: Any = None,
     anchor: Any = None,
+    frozen: str = "count",
     backend: str | None = None,
 ) -> Tensor:
-    """The proximal step of the penalty, in place, in one launch a device: x ← S(x, step·l1) / (1 + 2·step·l2).
+    """The proximal step of the penalty, in place, in one launch per device: x ← S(x, step·l1) / (1 + 2·step·l2).
 
     That is argmin_y l1‖y‖₁ + l2‖y‖₂² + ‖y - x‖²/(2·step), with S(x, t) = x - clip(x, -t, t): soft-thresholding, which
     gives exact zeros. After a gradient step of the loss alone with learning rate `step` it makes a step of proximal
     gradient descent (ISTA). With an anchor a: x ← a + S(x - a, step·l1) / (1 + 2·step·l2).
 
     Args:
-      params, l1, l2, mask, anchor, backend: as in `penalty`. A frozen `nn.Parameter` is counted and left alone.
+      params, l1, l2, mask, anchor, frozen, backend: as in `penalty`. A frozen `nn.Parameter` is left alone, and
+        counted in the value unless `frozen="skip"`.
       step: the step's length >= 0: a float or a 0-d tensor.
 
     Returns:
@@ -119,11 +123,11 @@ def prox_(
     >>> float(prox_([w], l1=1.0, l2=0.5)), w.tolist()
     (4.625, [0.0, -0.5])
     """
-    s = select_to_write(params, l1, l2, mask, anchor)
+    s = select_to_write(params, l1, l2, mask, anchor, frozen)
     step = check_strength("step", step, torch.is_tensor)
     backend = requested(backend)
     if not s.leaves:
-        return torch.zeros(())
+        return zeros()
     return proximal_step(s, torch.as_tensor(step, dtype=torch.float64, device=s.leaves[0].device), written(s), backend)
 
 
@@ -141,16 +145,18 @@ def regularize_(
     *,
     mask: Any = None,
     anchor: Any = None,
+    frozen: str = "count",
     backend: str | None = None,
 ) -> Tensor:
-    """Torch7's update of the parameters, as intended, in place: x ← x - clip(x, -l1, l1) - l2·x; one launch a device.
+    """Torch7's update of the parameters, as intended, in place: x ← x - clip(x, -l1, l1) - l2·x; one launch per device.
 
     Here l1 is a distance (values within it lose their whole magnitude) and l2 a shrink factor, half of the 2·l2 of
     the penalty's gradient: with plain SGD at learning rate r, `add_grad_(l1, l2)` before the step corresponds to
     `regularize_(r·l1, 2·r·l2)` beside it. The Lua it comes from wrote `p:mul(l2)`, which is itself in place, so taken
     literally it ended in -clip(x); this is what it meant.
 
-    Arguments and errors are those of `prox_`. With an anchor a: x ← x - clip(x - a, -l1, l1) - l2·(x - a).
+    Arguments (`frozen` too) and errors are those of `prox_`. With an anchor a:
+    x ← x - clip(x - a, -l1, l1) - l2·(x - a).
 
     Returns:
       The penalty of what was read, before the update; a detached scalar.
@@ -161,17 +167,17 @@ def regularize_(
     >>> float(regularize_([w], l1=1.0, l2=0.5)), w.tolist()
     (4.625, [-0.25, 0.0])
     """
-    s = select_to_write(params, l1, l2, mask, anchor)
+    s = select_to_write(params, l1, l2, mask, anchor, frozen)
     backend = requested(backend)
     if not s.leaves:
-        return torch.zeros(())
+        return zeros()
     with torch.no_grad():
         outs = written(s)
         check_writable(s, outs)
         return combine(s, update(Op.REGULARIZE, s, outs, coefficients_of(Op.REGULARIZE, s), backend)).to(s.dtype)
 
 
-def select_to_write(params: Params, l1: Any, l2: Any, mask: Any, anchor: Any) -> Selection:
+def select_to_write(params: Params, l1: Any, l2: Any, mask: Any, anchor: Any, frozen: str = "count") -> Selection:
     """`select` for a call that writes: nothing for autograd to record, and FSDP's modules in their sharded state.
 
     After a forward pass FSDP2 may keep what it gathered as the parameters of the module (the root does, until the
@@ -184,7 +190,7 @@ def select_to_write(params: Params, l1: Any, l2: Any, mask: Any, anchor: Any) ->
             if isinstance(module, FSDPModule):
                 module.reshard()
     with torch.no_grad():
-        return select(params, l1, l2, mask, anchor)
+        return select(params, l1, l2, mask, anchor, frozen)
 
 
 def written(s: Selection) -> list[Tensor | None]:

@@ -1,53 +1,26 @@
-"""Module, mapping or iterable of tensors -> the selected leaves with their paths, strengths and anchors."""
+"""Params, strengths, mask and anchor -> the selected leaves with their paths, strengths and anchors."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 
-from .._core.errors import bad, bad_anchor, bad_dtype, bad_object, describe
-from .._core.plan import DTYPES
+from .._core.errors import bad, describe
 from .._core.strengths import Groups, check_mask_leaf, group, resolve_strengths
-
-try:
-    from .._cpu import Tensors
-except ImportError:  # not built: fused_penalty.backends() tells
-    Tensors = None  # type: ignore[assignment, misc]
+from .leaves import Leaves, Params, flatten
+from .modes import is_plain
+from .pairing import anchors_of, prefix_tree
+from .survey import SUPPORTED, Tensors, check_leaves, check_memory, look, read_natively
 
 if TYPE_CHECKING:
     from .mesh import Shards
 
-SUPPORTED = frozenset(getattr(torch, name) for name in DTYPES)
-Params = nn.Module | Mapping[str, Any] | Iterable[Any]
-
-
-@dataclass(frozen=True)
-class Leaves:
-    """What `params` holds, flat: dotted names (or positions) and tensors."""
-
-    names: Callable[[], Sequence[str]]
-    tensors: list[Any]
-    keys: list[str] | None  # of a Module, a mapping or (name, tensor) pairs; None for a plain iterable
-
-    def one_a_memory(self) -> Leaves:
-        """Without the tied ones: in a Module or mapping one memory counts once, under its first name."""
-        seen: set[Any] = set()
-        first = []
-        for i, t in enumerate(self.tensors):
-            key = memory_key(t)
-            if key not in seen:
-                seen.add(key)
-                first.append(i)
-        if len(first) == len(self.tensors) or self.keys is None:
-            return self
-        keys = [self.keys[i] for i in first]
-        return Leaves(lambda: keys, [self.tensors[i] for i in first], keys)
+__all__ = ["SUPPORTED", "Leaves", "Params", "Selection", "Tensors", "is_frozen", "is_plain", "select", "zeros"]
 
 
 @dataclass(frozen=True)
@@ -72,118 +45,67 @@ class Selection:
         return list(outs) if self.shards is None else self.shards.local(outs)
 
     def paths(self) -> tuple[str, ...]:
-        names = self.all.names()
-        return tuple(names) if len(self.index) == len(names) else tuple(names[i] for i in self.index)
+        return tuple(_names(self.all, self.index))
 
 
-def memory_key(t: Any) -> Any:
-    """Equal for tensors that are one memory; the object itself where memory cannot be asked for."""
-    if torch.compiler.is_compiling() or not isinstance(t, Tensor) or t.layout != torch.strided or t.is_nested:
-        return id(t)
-    try:
-        address = t.data_ptr()
-    except RuntimeError:  # functorch wrappers, fake tensors
-        return id(t)
-    return (address, t.dtype, t.shape, t.stride()) if address else id(t)
-
-
-_NUMBERS = tuple(map(str, range(4096)))
-
-
-def _numbers(n: int) -> tuple[str, ...]:
-    return _NUMBERS[:n] if n <= len(_NUMBERS) else tuple(map(str, range(n)))
-
-
-def flatten(params: Params, argument: str = "params") -> Leaves:
-    """Modules give their parameters (not buffers), mappings nest, lists give positions as names."""
-    if isinstance(params, nn.Module):
-        named = dict(params.named_parameters())
-        return Leaves(lambda: list(named), list(named.values()), list(named)).one_a_memory()
-    if isinstance(params, Mapping):
-        flat = dict(_walk("", params))
-        return Leaves(lambda: list(flat), list(flat.values()), list(flat)).one_a_memory()
-    if isinstance(params, Tensor):
-        return Leaves(lambda: [""], [params], None)
-    if not isinstance(params, Iterable) or isinstance(params, (str, bytes)):
-        raise bad(
-            TypeError, argument, f"{describe(params)} holds no parameters",
-            "Give an nn.Module, an iterable of tensors or of (name, tensor) pairs, or a mapping",
-        )  # fmt: skip
-    items = list(params)
-    if items and all(isinstance(x, tuple) and len(x) == 2 and isinstance(x[0], str) for x in items):
-        names = [name for name, _ in items]
-        return Leaves(lambda: names, [x for _, x in items], names)
-    return Leaves(lambda: _numbers(len(items)), items, None)
-
-
-def _walk(prefix: str, value: Any) -> Iterable[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _walk(f"{prefix}.{key}" if prefix else str(key), item)
-    elif isinstance(value, (list, tuple)):
-        for i, item in enumerate(value):
-            yield from _walk(f"{prefix}.{i}" if prefix else str(i), item)
-    elif value is not None:
-        yield prefix, value
-
-
-def _prefix_tree(argument: str, tree: Any, leaves: Leaves) -> list[Any] | None:
-    """One entry for each name. Keys are dotted names or the leading parts of them; lists count positions."""
-    if not isinstance(tree, (Mapping, list, tuple)):
-        return None
-    names = leaves.names()
-    entries = dict(_walk("", tree))
-    unused = set(entries)
-    found = []
-    for name in names:
-        parts = name.split(".")
-        heads = (".".join(parts[:k]) for k in range(len(parts), 0, -1))
-        key = next((head for head in heads if head in entries), None)
-        if key is None:
-            raise bad(
-                ValueError, argument, "its tree has no entry for this leaf",
-                "Give a scalar, an entry for this name or for a leading part of it, or by_path", path=name,
-            )  # fmt: skip
-        unused.discard(key)
-        found.append(entries[key])
-    if unused:
-        raise bad(
-            ValueError, argument, f"its entries {sorted(unused)} name no leaf",
-            f"Remove or correct them; names look like {list(names)[:5]}",
-        )  # fmt: skip
-    return found
-
-
-def select(params: Params, l1: Any, l2: Any, mask: Any, anchor: Any) -> Selection:
+def select(params: Params, l1: Any, l2: Any, mask: Any, anchor: Any, frozen: str = "count") -> Selection:
     """Flatten, mask and check; nothing is computed yet."""
     found = flatten(params)
     selected = [True] * len(found.tensors)
-    index: Sequence[int] = range(len(selected))
     if mask is not None:
-        tree = mask(params) if callable(mask) and not isinstance(mask, nn.Module) else mask
-        flat = _prefix_tree("mask", tree, found)
-        values = [tree] * len(selected) if flat is None else flat
-        selected = [check_mask_leaf(v, name) for v, name in zip(values, found.names(), strict=True)]
+        selected = _masked(params, mask, found)
+    if _skips(frozen):
+        selected = [keep and not _is_frozen_leaf(t) for keep, t in zip(selected, found.tensors, strict=True)]
+    index: Sequence[int] = range(len(selected))
+    if not all(selected):
         index = [i for i, keep in enumerate(selected) if keep]
     leaves = found.tensors if len(index) == len(selected) else [found.tensors[i] for i in index]
-    survey = _read(leaves)
+    survey = read_natively(leaves)
     if survey is None:
-        check_leaves(leaves, found, index)
+        check_leaves(leaves, _names(found, index))
 
     def broadcast(argument: str, tree: Any) -> list[Any] | None:
-        return _prefix_tree(argument, tree, found)
+        return prefix_tree(argument, tree, found)
 
     strengths = [
         resolve_strengths(name, value, found.names, found.tensors, selected, _is_tensor, broadcast)
         for name, value in (("l1", l1), ("l2", l2))
     ]
-    anchors = _anchors(anchor, found, index, leaves)
+    anchors = anchors_of(anchor, found, index, leaves)
     shards = None
-    if survey is None:
-        shards, leaves, anchors = _unwrap(leaves, anchors, found, index)
-        survey = _look(leaves, found, index)
+    if survey is None or (anchors and read_natively(anchors) is None):
+        names = _names(found, index)
+        shards, leaves, anchors = _unwrap(leaves, anchors, names)
+        check_memory(leaves, names)
+        check_memory(anchors, names[: len(anchors)], "anchor")
+        survey = look(leaves)
     dtype, by_device, read = survey
     return Selection(found, index, leaves, anchors, group(len(leaves), *strengths), dtype, by_device, shards, read)
+
+
+def _masked(params: Params, mask: Any, found: Leaves) -> list[bool]:
+    tree = mask(params) if callable(mask) and not isinstance(mask, nn.Module) else mask
+    flat = prefix_tree("mask", tree, found)
+    values = [tree] * len(found.tensors) if flat is None else flat
+    return [check_mask_leaf(v, name) for v, name in zip(values, found.names(), strict=True)]
+
+
+def _skips(frozen: Any) -> bool:
+    if not isinstance(frozen, str) or frozen not in ("count", "skip"):
+        raise bad(
+            ValueError, "frozen", f"{describe(frozen)} is unknown",
+            'Use "count" (parameters that require no grad count) or "skip" (they are left out)',
+        )  # fmt: skip
+    return frozen == "skip"
+
+
+def _is_frozen_leaf(x: Any) -> bool:
+    return isinstance(x, nn.Parameter) and is_frozen(x)
+
+
+def _names(found: Leaves, index: Sequence[int]) -> Sequence[str]:
+    names = found.names()
+    return names if len(index) == len(names) else [names[i] for i in index]
 
 
 def _is_tensor(x: Any) -> bool:
@@ -195,99 +117,16 @@ def is_frozen(x: Tensor) -> bool:
     return not x.requires_grad and type(x) is not Tensor and isinstance(x, nn.Parameter)  # the slow test comes last
 
 
-def is_plain() -> bool:
-    """True in eager mode without any transform: no compile, no functorch level, no tracing mode."""
-    return (
-        not torch.compiler.is_compiling()
-        and torch._C._functorch.peek_interpreter_stack() is None
-        and torch._C._len_torch_dispatch_stack() == 0
-        and forward_ad._current_level < 0
-    )
-
-
-# The result's dtype, the leaves' indices device by device, and what the native reader has read, if it could.
-Survey = tuple[torch.dtype, list[Sequence[int]], Any]
-
-
-def _read(leaves: list[Any]) -> Survey | None:
-    """By the native reader, in a tenth of the time; None where it has to be looked at in Python."""
-    if Tensors is None or not is_plain():
-        return None
-    try:
-        read = Tensors(leaves)
-    except (TypeError, RuntimeError, BufferError):
-        return None
-    if len(read.devices) != 1:
-        return None
-    return torch.float64 if read.has_float64 else torch.float32, [range(len(leaves))], read
-
-
-def _look(leaves: list[Tensor], found: Leaves, index: Sequence[int]) -> Survey:
-    groups: dict[torch.device, list[int]] = {}
-    eager = is_plain()
-    for i, t in enumerate(leaves):
-        groups.setdefault(t.device, []).append(i)
-        if eager and t.numel() and not t.data_ptr():
-            raise bad(
-                TypeError, "params", "its memory has been freed, as FSDP does with what it gathered for a forward pass",
-                "Give the parameters that the module has now: the module itself, or list(model.parameters())",
-                path=found.names()[index[i]],
-            )  # fmt: skip
-    wide = any(t.dtype == torch.float64 for t in leaves)
-    return torch.float64 if wide else torch.float32, list(groups.values()), None
-
-
-def _unwrap(
-    leaves: list[Any], anchors: list[Any], found: Leaves, index: Sequence[int]
-) -> tuple[Shards | None, list[Any], list[Any]]:
+def _unwrap(leaves: list[Any], anchors: list[Any], names: Sequence[str]) -> tuple[Shards | None, list[Any], list[Any]]:
     """What this rank holds of DTensors. Without torch.distributed.tensor there are none."""
     if "torch.distributed.tensor" in sys.modules:
         from .mesh import DTensor, unwrap
 
         if any(isinstance(x, DTensor) for x in (*leaves, *anchors)):
-            names = found.names()
-            return unwrap(leaves, anchors, [names[i] for i in index])
+            return unwrap(leaves, anchors, names)
     return None, leaves, anchors
 
 
-def check_leaves(leaves: list[Any], found: Leaves, index: Sequence[int]) -> None:
-    """Raises for the first leaf that no kernel can read, by name."""
-    for t, i in zip(leaves, index, strict=True):
-        if isinstance(t, Tensor) and t.dtype in SUPPORTED and t.layout is torch.strided:
-            if t.is_meta or t.is_nested:
-                raise _bad_storage(found.names()[i], "meta" if t.is_meta else "nested")
-            continue
-        name = found.names()[i]
-        if not isinstance(t, Tensor):
-            raise bad_object(name, t, "a torch tensor")
-        if t.is_quantized:
-            raise _bad_storage(name, "quantized")
-        if t.layout is not torch.strided:
-            raise _bad_storage(name, "nested" if t.is_nested else f"sparse ({t.layout})")
-        raise bad_dtype(name, t.dtype)
-
-
-def _bad_storage(name: str, kind: str) -> Exception:
-    return bad(
-        TypeError, "params", f"a {kind} tensor has no dense memory to read",
-        "Give a dense tensor (to_dense(), to_empty() and load, dequantize()) or leave it out with mask=", path=name,
-    )  # fmt: skip
-
-
-def _anchors(anchor: Any, found: Leaves, index: Sequence[int], leaves: list[Tensor]) -> list[Tensor]:
-    if anchor is None:
-        return []
-    other = flatten(anchor, "anchor")
-    if len(other.tensors) != len(found.tensors) or (
-        found.keys is not None and other.keys is not None and other.keys != found.keys
-    ):
-        raise bad_anchor("", f"{len(other.tensors)} tensors that do not pair with {len(found.tensors)} leaves")
-    chosen = [other.tensors[i] for i in index]
-    check_leaves(chosen, other, index)
-    for i, a, x in zip(index, chosen, leaves, strict=True):
-        if a.shape != x.shape or a.dtype != x.dtype or a.device != x.device:
-            raise bad_anchor(
-                found.names()[i],
-                f"{a.dtype}{list(a.shape)} on {a.device} beside a leaf of {x.dtype}{list(x.shape)} on {x.device}",
-            )
-    return chosen
+def zeros(*shape: int) -> Tensor:
+    """The result where no leaf is selected, whatever the default dtype and device."""
+    return torch.zeros(shape, dtype=torch.float32, device="cpu")

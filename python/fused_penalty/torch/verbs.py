@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .._core.operations import Op
 from . import calculus as core
-from .params import Params, Selection, is_frozen, select
+from .params import Params, Selection, is_frozen, select, zeros
 from .strengths import coefficients_of, combine, gather, requested, take
 
 __all__ = ["Stats", "Sums", "penalty", "penalty_and_grad", "stats", "sums"]
@@ -42,13 +42,14 @@ def penalty(
     *,
     mask: Any = None,
     anchor: Any = None,
+    frozen: str = "count",
     backend: str | None = None,
 ) -> Tensor:
-    """The elastic-net penalty P = Σ_i ( l1_i·Σ|x_i| + l2_i·Σx_i² ), in one launch a device.
+    """The elastic-net penalty P = Σ_i ( l1_i·Σ|x_i| + l2_i·Σx_i² ), in one launch per device.
 
     Differentiable to any order in params, strengths and anchor, in reverse and forward mode; works under
-    torch.compile(fullgraph=True), torch.func, autocast and inference_mode. Frozen parameters are counted and
-    get no gradient.
+    torch.compile(fullgraph=True), torch.func, autocast and inference_mode. A frozen parameter (an `nn.Parameter`
+    that requires no grad) gets no gradient; it is counted unless `frozen="skip"`.
 
     Args:
       params: float16, bfloat16, float32 or float64 tensors of any shape and strides (see the module's text).
@@ -56,16 +57,21 @@ def penalty(
         names to these (a list for a list), `fused_penalty.by_path` or `by_leaf`. A static 0 removes its term
         from value and gradient.
       mask: a bool, such a mapping of bools, or a callable of params that returns one; False leaves a leaf out.
-      anchor: tensors that pair with params; the penalty is then of x - anchor.
+      anchor: tensors that pair with params; the penalty is then of x - anchor. Both by name (a Module, a copied
+        state_dict, ...: what it holds beside the params is ignored), or a list beside a list.
+      frozen: "count", or "skip" to leave frozen parameters out, as a mask would: when a head is fine-tuned or LoRA
+        trained, the base would drown the value.
       backend: "cuda", "cpu", "triton", "reference" or None for the best one of each device.
 
     Returns:
       A scalar on the first leaf's device: float32, or float64 if any selected leaf is float64.
 
     Raises:
-      TypeError: a selected leaf that is no dense float tensor; a strength or mask entry of a wrong type.
-      ValueError: a negative or non-finite static strength; trees that do not match; an unknown backend; DTensors
-        placed as Partial, or lists that differ from rank to rank.
+      TypeError: a selected leaf that is not a dense float tensor with memory of its own (so not a view of FSDP1,
+        nor a placeholder of ZeRO-3); a strength or mask entry of a wrong type.
+      ValueError: a negative or non-finite static strength; trees that do not match; two leaves of one dotted name;
+        an anchor that lacks a name, or of which only one side has names; an unknown backend; DTensors placed as
+        Partial, or lists that differ from rank to rank.
 
     Source: Zou & Hastie, "Regularization and variable selection via the elastic net", 2005 (without the ½).
 
@@ -75,10 +81,10 @@ def penalty(
     >>> round(float(penalty(params, l1={"w": 0.01, "b": 0.005}, l2={"w": 0.001, "b": 0.0005})), 6)
     0.028855
     """
-    s = select(params, l1, l2, mask, anchor)
+    s = select(params, l1, l2, mask, anchor, frozen)
     backend = requested(backend)
     if not s.leaves:
-        return torch.zeros(())
+        return zeros()
     return combine(s, _sums(s, backend)).to(s.dtype)
 
 
@@ -89,9 +95,10 @@ def penalty_and_grad(
     *,
     mask: Any = None,
     anchor: Any = None,
+    frozen: str = "count",
     backend: str | None = None,
 ) -> tuple[Tensor, list[Tensor | None] | dict[str, Tensor | None]]:
-    """The penalty and its gradient l1_i·sign(x_i) + 2·l2_i·x_i in one launch a device: one read, one write.
+    """The penalty and its gradient l1_i·sign(x_i) + 2·l2_i·x_i in one launch per device: one read, one write.
 
     Arguments and errors are those of `penalty`. Nothing is recorded for autograd: value and gradients are
     detached.
@@ -99,8 +106,8 @@ def penalty_and_grad(
     Returns:
       (P, gradients): a list for an iterable, a dict by name for a Module, a mapping or (name, tensor) pairs.
       Each gradient has the shape and dtype of its leaf (and its strides, if these are dense), computed in
-      float32 or wider and rounded once. None for a masked leaf and for a frozen parameter (an `nn.Parameter`
-      that requires no grad), which is counted all the same.
+      float32 or wider and rounded once. None for a masked leaf and for a frozen parameter, which is counted all the
+      same unless `frozen="skip"`.
 
     >>> import torch
     >>> from fused_penalty.torch import penalty_and_grad
@@ -108,10 +115,10 @@ def penalty_and_grad(
     >>> float(value), grads[0].tolist()
     (4.0, [0.0, -3.0])
     """
-    s = select(params, l1, l2, mask, anchor)
+    s = select(params, l1, l2, mask, anchor, frozen)
     backend = requested(backend)
     chosen: dict[int, Tensor] = {}
-    value = torch.zeros(())
+    value = zeros()
     if s.leaves:
         with torch.no_grad():
             total, chosen = _gradients(s, backend)
@@ -120,10 +127,12 @@ def penalty_and_grad(
     return value, grads if s.all.keys is None else dict(zip(s.all.keys, grads, strict=True))
 
 
-def sums(params: Params, *, mask: Any = None, anchor: Any = None, backend: str | None = None) -> Sums:
-    """Σ|x_i| and Σx_i² of each selected leaf, in one launch a device. Differentiable.
+def sums(
+    params: Params, *, mask: Any = None, anchor: Any = None, frozen: str = "count", backend: str | None = None
+) -> Sums:
+    """Σ|x_i| and Σx_i² of each selected leaf, in one launch per device. Differentiable.
 
-    Arguments and errors are those of `penalty`.
+    Arguments and errors are those of `penalty`. Frozen parameters are among the leaves unless `frozen="skip"`.
 
     >>> import torch
     >>> from fused_penalty.torch import sums
@@ -131,19 +140,21 @@ def sums(params: Params, *, mask: Any = None, anchor: Any = None, backend: str |
     >>> s.abs.tolist(), s.square.tolist(), s.paths
     ([7.0, 2.0], [25.0, 4.0], ('a', 'b'))
     """
-    s = select(params, 1.0, 1.0, mask, anchor)
+    s = select(params, 1.0, 1.0, mask, anchor, frozen)
     backend = requested(backend)
     if not s.leaves:
-        return Sums(torch.zeros(0), torch.zeros(0), ())
+        return Sums(zeros(0), zeros(0), ())
     total = _sums(s, backend).to(s.dtype)
     return Sums(total[:, 0], total[:, 1], s.paths())
 
 
-def stats(params: Params, *, mask: Any = None, anchor: Any = None, backend: str | None = None) -> Stats:
-    """Σ|x|, Σx², max|x|, zeros and non-finite numbers of each selected leaf, in one launch a device.
+def stats(
+    params: Params, *, mask: Any = None, anchor: Any = None, frozen: str = "count", backend: str | None = None
+) -> Stats:
+    """Σ|x|, Σx², max|x|, zeros and non-finite numbers of each selected leaf, in one launch per device.
 
-    Arguments and errors are those of `penalty`. Not differentiable: the results are detached. An empty leaf has
-    max 0; a leaf with a NaN has max NaN.
+    Arguments and errors are those of `penalty`. Frozen parameters are among the leaves unless `frozen="skip"`. Not
+    differentiable: the results are detached. An empty leaf has max 0; a leaf with a NaN has max NaN.
 
     >>> import torch
     >>> from fused_penalty.torch import stats
@@ -151,20 +162,20 @@ def stats(params: Params, *, mask: Any = None, anchor: Any = None, backend: str 
     >>> s.max.tolist(), s.zeros.tolist(), s.nonfinite.tolist(), s.size
     ([4.0, inf], [1, 0], [0, 1], (3, 1))
     """
-    s = select(params, 1.0, 1.0, mask, anchor)
+    s = select(params, 1.0, 1.0, mask, anchor, frozen)
     backend = requested(backend)
-    none = torch.zeros(0)
+    none = zeros(0)
     if not s.leaves:
         return Stats(none, none, none, none.to(torch.int64), none.to(torch.int64), (), ())
     with torch.no_grad():
         total = gather(s, [core.stats(*take(s, index), backend) for index in s.by_device], stats=True)
     absolute, square, largest = total[:, :3].to(s.dtype).unbind(1)
-    zeros, nonfinite = total[:, 3:].to(torch.int64).unbind(1)
-    return Stats(absolute, square, largest, zeros, nonfinite, tuple(x.numel() for x in s.params), s.paths())
+    zero, nonfinite = total[:, 3:].to(torch.int64).unbind(1)
+    return Stats(absolute, square, largest, zero, nonfinite, tuple(x.numel() for x in s.params), s.paths())
 
 
 def _sums(s: Selection, backend: str | None) -> Tensor:
-    """S (n, 2) float64 on the first leaf's device, from one launch a device."""
+    """S (n, 2) float64 on the first leaf's device, from one launch per device."""
     terms = s.groups.leaf_terms
     if len(s.by_device) == 1:
         return gather(s, [core.sums(s.leaves, s.anchors, terms, backend)])

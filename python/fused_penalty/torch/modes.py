@@ -1,0 +1,16 @@
+"""Whether torch runs eagerly, or something looks on: a compiler, a transform, a tracing mode."""
+
+from __future__ import annotations
+
+import torch
+from torch.autograd import forward_ad
+
+
+def is_plain() -> bool:
+    """True in eager mode without any transform: no compile, no functorch level, no tracing mode."""
+    return (
+        not torch.compiler.is_compiling()
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and torch._C._len_torch_dispatch_stack() == 0
+        and forward_ad._current_level < 0
+    )
