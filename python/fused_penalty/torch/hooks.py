@@ -84,8 +84,8 @@ class Attached:
         s, owners = self._select()
         if not s.leaves:
             return
-        scale = torch.tensor([-1.0 if g.get("maximize") else 1.0 for g in owners], dtype=torch.float64)
-        scale = scale.to(s.leaves[0].device)
+        signs = [-1.0 if g.get("maximize") else 1.0 for g in owners]
+        scale = torch.tensor(signs, dtype=torch.float64, device=s.leaves[0].device)
         if (scaled := getattr(self._optimizer, "grad_scale", None)) is not None:
             scale = scale * scaled.to(scale)
         self.penalty = add_gradients(s, requested(self._backend), scale=scale)

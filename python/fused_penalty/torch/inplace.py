@@ -62,7 +62,7 @@ def add_grad_(
     s = select_to_write(params, l1, l2, mask, anchor)
     backend = requested(backend)
     if not s.leaves:
-        return torch.zeros(())
+        return torch.zeros((), dtype=torch.float32, device="cpu")
     return add_gradients(s, backend, create=create)
 
 
@@ -123,7 +123,7 @@ def prox_(
     step = check_strength("step", step, torch.is_tensor)
     backend = requested(backend)
     if not s.leaves:
-        return torch.zeros(())
+        return torch.zeros((), dtype=torch.float32, device="cpu")
     return proximal_step(s, torch.as_tensor(step, dtype=torch.float64, device=s.leaves[0].device), written(s), backend)
 
 
@@ -165,7 +165,7 @@ def regularize_(
     s = select_to_write(params, l1, l2, mask, anchor)
     backend = requested(backend)
     if not s.leaves:
-        return torch.zeros(())
+        return torch.zeros((), dtype=torch.float32, device="cpu")
     with torch.no_grad():
         outs = written(s)
         check_writable(s, outs)

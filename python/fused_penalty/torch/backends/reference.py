@@ -65,8 +65,12 @@ def prox(
     >>> reference.prox([torch.tensor([0.5, -2.0])], l1=1.0, l2=0.5)[0].tolist()
     [0.0, -0.5]
     """
-    limit, shrink = torch.as_tensor(step * l1, dtype=torch.float64), 1 + 2 * step * l2
-    return [((_wide(x) - clip(_wide(x), limit)) / shrink).to(x.dtype) for x in params]
+    shrink = 1 + 2 * step * l2
+    found = []
+    for x in params:
+        limit = torch.as_tensor(step * l1, dtype=torch.float64, device=x.device)
+        found.append(((_wide(x) - clip(_wide(x), limit)) / shrink).to(x.dtype))
+    return found
 
 
 # The backend: what fused_penalty.torch calls.

@@ -91,6 +91,6 @@ class Tables:
 def _upload(words: np.ndarray, device: torch.device) -> Tensor:
     """One asynchronous copy; the allocator of pinned memory keeps the source until it is over."""
     here = device.type == "cpu"
-    host = torch.empty(len(words), dtype=torch.int64, pin_memory=not here)
+    host = torch.empty(len(words), dtype=torch.int64, device="cpu", pin_memory=not here)
     host.numpy()[:] = words
     return host if here else host.to(device, non_blocking=True)
