@@ -154,11 +154,13 @@ def launch_update(
             continue
         a, b = strengths[i].to(d.dtype).unbind()
         if op == Op.ADD_GRADIENT:
-            out.copy_(_wide(out) + _term_gradient(d, strengths[i], terms[i]))
+            found = _wide(out) + _term_gradient(d, strengths[i], terms[i])
         elif op == Op.PROX:
             origin = _wide(anchors[i]) if anchors else torch.zeros_like(d)
-            out.copy_(origin + b * (d - clip(d, a)))
+            found = origin + b * (d - clip(d, a))
         else:
             shrunk = _wide(x) - clip(d, a)
-            out.copy_(shrunk - b * d if terms[i] & L2 else shrunk)
+            found = shrunk - b * d if terms[i] & L2 else shrunk
+        # Rounded first: on the CPU torch (2.13) copies float32 into negated float16 with the wrong sign.
+        out.copy_(found.to(out.dtype))
     return total
