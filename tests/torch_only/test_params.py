@@ -147,8 +147,9 @@ def test_dense_memory_is_not_copied(name: str) -> None:
     from fused_penalty.torch.backends import native as _torch_native
 
     x = LAYOUTS[name]()
-    (read,), buffers, _ = _torch_native.dense([x], [])
-    assert read.data_ptr() == x.data_ptr() == buffers.addresses[0]
+    held = _torch_native.dense([x], []).x
+    assert held.tensors[0] is x
+    assert x.data_ptr() == held.read.addresses[0]
     assert penalty_and_grad([x], 0.1, 0.2, backend="cpu")[1][0].stride() == torch.empty_like(x).stride()
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from .._core.errors import bad
+from .overlap import Undecided, footprint, repeats, shared
 from .params import SUPPORTED, Selection, Tensors, is_plain
 
 _is_leaf, _version = operator.attrgetter("is_leaf"), operator.attrgetter("_version")
@@ -91,70 +91,50 @@ def _check_one(name: str, x: Tensor, out: Tensor, is_leaf: bool, what: str, plai
             ValueError, "params", f"{what}an inference tensor, which cannot be written outside inference mode",
             "Call inside torch.inference_mode(), or clone() it first", path=name,
         )  # fmt: skip
-    if _repeats(out):
+    _check_once(name, out, what)
+
+
+def _check_once(name: str, out: Tensor, what: str) -> None:
+    try:
+        if not repeats(out.shape, out.stride()):
+            return
+    except Undecided:
         raise bad(
-            ValueError, "params", f"{what}a tensor that holds an element twice (strides {list(out.stride())})",
-            "An expanded tensor cannot be written in place: give its base, or contiguous() memory", path=name,
-        )  # fmt: skip
-
-
-def _repeats(t: Tensor) -> bool:
-    """True where two indices are one element."""
-    extent = 1
-    dims = sorted((step, n) for step, n in zip(t.stride(), t.shape, strict=True) if n > 1)
-    for step, n in dims:
-        if step < extent:
-            break  # perhaps
-        extent += step * (n - 1)
-    else:
-        return False
-    offsets = np.zeros((), np.int64)
-    for step, n in dims:
-        offsets = np.add.outer(offsets, np.arange(n) * step)
-    return len(np.unique(offsets)) < offsets.size
+            ValueError, "params",
+            f"{what}a tensor of shape {list(out.shape)} and strides {list(out.stride())}, of which cannot be proved "
+            "in reasonable time that it holds every element once",
+            "Give contiguous() memory", path=name,
+        ) from None  # fmt: skip
+    raise bad(
+        ValueError, "params", f"{what}a tensor that holds an element twice (strides {list(out.stride())})",
+        "An expanded tensor cannot be written in place: give its base, or contiguous() memory", path=name,
+    )  # fmt: skip
 
 
 def _check_shared(s: Selection, outs: Sequence[Tensor | None], what: str) -> None:
-    names = s.paths()
-    reads = [x for x, o in zip(s.leaves, outs, strict=True) if o is not x] + s.anchors
-    readers = [n for n, x, o in zip(names, s.leaves, outs, strict=True) if o is not x]
-    readers += [f"anchor at {n!r}" for n in names] if s.anchors else []
-    mine = [(name, o, True) for name, o in zip(names, outs, strict=True) if o is not None]
-    for a, b in _overlapping([*mine, *((n, t, False) for n, t in zip(readers, reads, strict=True))]):
-        raise bad(
-            ValueError, "params", f"{what}shares elements with {b!r}",
-            "A launch in place must write each element once: give one of the two, or clone() one", path=a,
-        )  # fmt: skip
-
-
-def _overlapping(tensors: list[tuple[str, Tensor, bool]]) -> Iterator[tuple[str, str]]:
-    """Names of pairs that share elements and of which at least one is written."""
-    spans = []
-    for name, t, written in tensors:
-        if t.numel():
-            last = sum((n - 1) * step for n, step in zip(t.shape, t.stride(), strict=True))
-            spans.append((t.data_ptr(), t.data_ptr() + (last + 1) * t.element_size(), name, t, written))
-    spans.sort(key=lambda span: span[0])
-    near: list[tuple[int, int, str, Tensor, bool]] = []
-    for span in spans:
-        near = [other for other in near if other[1] > span[0]]
-        for other in near:
-            if (span[4] or other[4]) and np.shares_memory(_shadow(span[3]), _shadow(other[3])):
-                yield (other[2], span[2]) if other[4] else (span[2], other[2])
-        near.append(span)
-
-
-def _shadow(t: Tensor) -> np.ndarray:
-    """An array with the tensor's address and strides, of any device; nobody reads its elements."""
-    width = t.element_size()
-
-    class Shadow:
-        __array_interface__ = {  # noqa: RUF012  read once, by numpy
-            "version": 3,
-            "data": (t.data_ptr(), True),
-            "shape": tuple(t.shape),
-            "strides": tuple(step * width for step in t.stride()),
-            "typestr": f"|V{width}",
-        }
-
-    return np.asarray(Shadow())
+    paths = s.paths()
+    tensors = [(name, o) for name, o in zip(paths, outs, strict=True) if o is not None]
+    count = len(tensors)  # those are written, the others read
+    tensors += [(name, x) for name, x, o in zip(paths, s.leaves, outs, strict=True) if o is not x]
+    tensors += [(f"anchor at {name!r}", a) for name, a in zip(paths, s.anchors, strict=False)]
+    for device in {t.device for _, t in tensors}:
+        names = [name for name, t in tensors if t.device == device]
+        writes = [i < count for i, (_, t) in enumerate(tensors) if t.device == device]
+        prints = [
+            footprint(t.data_ptr(), t.shape, t.stride(), t.element_size()) for _, t in tensors if t.device == device
+        ]
+        try:
+            found = shared(prints, writes)
+        except Undecided as pair:
+            raise bad(
+                ValueError, "params",
+                f"{what}interleaves in memory with {names[pair.second]!r}, and it cannot be proved in reasonable time "
+                f"that they share no element ({len(names)} tensors)",
+                "clone() one of the two, give contiguous() memory, or make several calls", path=names[pair.first],
+            ) from None  # fmt: skip
+        if found is not None:
+            raise bad(
+                ValueError, "params", f"{what}shares elements with {names[found[1]]!r}",
+                "A launch in place must write each element once: give one of the two, or clone() one",
+                path=names[found[0]],
+            )  # fmt: skip

@@ -20,12 +20,12 @@ TABLES = Tables(64)
 
 
 def launch(op: Op, buffers: Buffers, strengths: Tensor | None, terms: tuple[int, ...] | int) -> Tensor:
-    plan = plan_of_layout(buffers.x.layout, terms, GPU_CHUNK)
+    plan = plan_of_layout(buffers.layout, terms, GPU_CHUNK)
     chunks = len(plan.table)
     with torch.cuda.device(buffers.device):
         place = Place.current(buffers.device)
-        table = TABLES.find(place, (buffers.x.layout, terms), lambda: plan.table.view(np.int64).ravel())
-        addresses = [a for t in (buffers.x, buffers.anchor, buffers.out) if t is not None for a in t.addresses]
+        table = TABLES.find(place, (buffers.layout, terms), lambda: plan.table.view(np.int64).ravel())
+        addresses = [a for read in buffers.arrays for a in read.addresses]
         total = torch.empty(plan.slot_count, len(op.columns), dtype=torch.float64, device=buffers.device)
         scratch = torch.empty(_cuda.scratch_bytes(op, chunks, len(addresses)), dtype=torch.uint8, device=buffers.device)
         factors = None if strengths is None else strengths.to(buffers.device)

@@ -3,26 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ... import _cpu
+from ..._core.errors import bad
 from ..._core.operations import Op
 from ..._core.plan import BOTH
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A list of tensors and what the native reader found in it. Addresses are had only together with the tensors that
+    they point into, so they stay good for as long as anybody has them."""
+
+    tensors: Sequence[Tensor | None]
+    read: _cpu.Tensors
+
+    @staticmethod
+    def of(tensors: Sequence[Tensor | None], like: Held | None = None) -> Held:
+        """`like`: None in the list then stands for an absent tensor of that one's size."""
+        return Held(tensors, _cpu.Tensors(tensors) if like is None else _cpu.Tensors(tensors, like=like.read))
+
+
+@dataclass(frozen=True, slots=True)
 class Buffers:
-    """The arrays of one launch: leaves, and where the operation has them anchors and outputs."""
+    """The arrays of one launch: leaves, and where the operation has them anchors and outputs. Dense memory, in which
+    the elements of a leaf, its anchor and its output are in one order and mean what their bits say.
+
+    Whoever launches keeps it until the kernel has read it, or until the launch is enqueued on the current stream, whose
+    allocator hands freed memory to later work only.
+    """
 
     device: torch.device
-    x: _cpu.Tensors
-    anchor: _cpu.Tensors | None
-    out: _cpu.Tensors | None
+    x: Held
+    anchor: Held | None = None
+    out: Held | None = None
+
+    @property
+    def layout(self) -> bytes:
+        """Sizes and dtypes, the key of the plan."""
+        return self.x.read.layout
+
+    @property
+    def arrays(self) -> list[_cpu.Tensors]:
+        """Those that there are: x, anchor, out."""
+        return [held.read for held in (self.x, self.anchor, self.out) if held is not None]
 
 
 # (op, arrays, strengths (n, 2) float64 or None, terms of the leaves) -> totals (n, len(op.columns)) float64
@@ -37,27 +65,27 @@ class Launcher:
 
     def launch_sums(self, xs: list[Tensor], anchors: list[Tensor]) -> Tensor:
         """Σ|d| and Σd² of each leaf, (n, 2) float64, d = x - anchor."""
-        return self._read(Op.SUMS, xs, anchors)
+        return self.launch(Op.SUMS, dense(xs, anchors), None, BOTH)
 
     def launch_stats(self, xs: list[Tensor], anchors: list[Tensor]) -> Tensor:
         """Σ|d|, Σd², max|d|, zeros and non-finite numbers of each leaf, (n, 5) float64."""
-        return self._read(Op.STATS, xs, anchors)
-
-    def _read(self, op: Op, xs: list[Tensor], anchors: list[Tensor]) -> Tensor:
-        xs, read, anchor = dense(xs, anchors)
-        return self.launch(op, Buffers(xs[0].device, read, anchor, None), None, BOTH)
+        return self.launch(Op.STATS, dense(xs, anchors), None, BOTH)
 
     def launch_gradients(
         self, xs: list[Tensor], anchors: list[Tensor], strengths: Tensor, terms: Sequence[int], live: Sequence[int]
     ) -> tuple[Tensor, list[Tensor]]:
         """(sums, gradients of the leaves in `live`); strengths (n, 2) are the factors of sign(d) and of d."""
-        xs, read, anchor = dense(xs, anchors)
-        gradients = [torch.empty_like(xs[i]) for i in live]
-        out: list[Any] = [None] * len(xs)
-        for i, g in zip(live, gradients, strict=True):
-            out[i] = g
-        buffers = Buffers(xs[0].device, read, anchor, _cpu.Tensors(out, like=read))
-        return self.launch(Op.GRADIENT, buffers, _factors(strengths), tuple(terms)), gradients
+        buffers = dense(xs, anchors, signed=True)
+        leaves = buffers.x.tensors
+        out: list[Tensor | None] = [None] * len(leaves)
+        gradients = []
+        for i in live:
+            leaf = leaves[i]
+            assert leaf is not None
+            out[i] = gradient = torch.empty_like(leaf)
+            gradients.append(gradient)
+        buffers = replace(buffers, out=Held.of(out, like=buffers.x))
+        return self.launch(Op.GRADIENT, buffers, _factors(strengths, len(xs)), tuple(terms)), gradients
 
     def launch_update(
         self,
@@ -72,62 +100,70 @@ class Launcher:
 
         None: that leaf is only read. An output whose elements lie otherwise than its leaf's goes through a copy.
         """
-        leaves, read, anchor = dense(xs, anchors)
-        out = _cpu.Tensors(outs, like=read)
-        if op is Op.ADD_GRADIENT:
-            odd = _differing(leaves, read, outs, out)
+        adding = op is Op.ADD_GRADIENT
+        buffers = dense(xs, anchors, signed=adding)
+        leaves, out = buffers.x.tensors, Held.of(outs, like=buffers.x)
+        if adding:
+            odd = _differing(buffers.x, out) | _negated(outs)
         else:  # the leaf itself is written
             odd = {i for i, (x, leaf) in enumerate(zip(xs, leaves, strict=True)) if x is not leaf}
-        targets = list(outs)
-        for i in odd:
-            if (old := outs[i]) is not None:
-                targets[i] = torch.empty_like(leaves[i]).copy_(old) if op is Op.ADD_GRADIENT else leaves[i]
+        copies = []
         if odd:
-            out = _cpu.Tensors(targets, like=read)
-        buffers = Buffers(xs[0].device, read, anchor, out)
-        total = self.launch(op, buffers, _factors(strengths), tuple(terms))
-        for i in odd:
-            old, target = outs[i], targets[i]
-            if old is not None and target is not None:
-                old.copy_(target)
+            targets = list(outs)
+            for i in odd:
+                old, leaf = outs[i], leaves[i]
+                if old is not None and leaf is not None:
+                    target = targets[i] = torch.empty_like(leaf).copy_(old) if adding else leaf
+                    copies.append((old, target))
+            out = Held.of(targets, like=buffers.x)
+        total = self.launch(op, replace(buffers, out=out), _factors(strengths, len(xs)), tuple(terms))
+        for old, target in copies:
+            old.copy_(target)
         return total
 
 
-def _factors(strengths: Tensor) -> Tensor:
+def _factors(strengths: Tensor, n: int) -> Tensor:
+    if strengths.shape != (n, 2):
+        raise bad(
+            ValueError, "strengths", f"a tensor of shape {list(strengths.shape)} for {n} leaves",
+            f"Give shape [{n}, 2]",
+        )  # fmt: skip
     return strengths.detach().to(torch.float64).contiguous()
 
 
-def dense(xs: list[Tensor], anchors: list[Tensor]) -> tuple[list[Tensor], _cpu.Tensors, _cpu.Tensors | None]:
-    """The leaves as dense memory, read, and their anchors: copied only where there are gaps, overlaps or a lazy
-    negation, or where a leaf and its anchor order their elements differently."""
-    read, anchor = _cpu.Tensors(xs), _cpu.Tensors(anchors) if anchors else None
-    if _negated(xs, read) or (anchor is not None and _negated(anchors, anchor)):
-        return dense([x.resolve_neg() for x in xs], [a.resolve_neg() for a in anchors])
-    odd = set(read.irregular)
+def dense(xs: list[Tensor], anchors: list[Tensor], *, signed: bool = False) -> Buffers:
+    """The leaves and their anchors as the kernels can read them: copied only where there are gaps, overlaps or a lazy
+    negation, or where a leaf and its anchor order their elements differently.
+
+    `signed`: the operation is not one that may read -x for x. Sums and counts of |x| are even, and a step that is
+    written back to where it was read is odd; so without an anchor nobody asks 2,000 leaves for their sign.
+    """
+    if (signed or anchors) and (_negated(xs) or _negated(anchors)):
+        xs, anchors = [x.resolve_neg() for x in xs], [a.resolve_neg() for a in anchors]
+    x, anchor = Held.of(xs), Held.of(anchors) if anchors else None
+    odd = set(x.read.irregular)
     if anchor is not None:
-        odd |= _differing(xs, read, anchors, anchor)
-    if not odd:
-        return xs, read, anchor
-    xs = [x.contiguous() if i in odd else x for i, x in enumerate(xs)]
-    anchors = [a.contiguous() if i in odd else a for i, a in enumerate(anchors)]
-    return xs, _cpu.Tensors(xs), _cpu.Tensors(anchors) if anchors else None
+        odd |= _differing(x, anchor)
+    if odd:
+        x = Held.of([t.contiguous() if i in odd else t for i, t in enumerate(xs)])
+    if odd and anchor is not None:
+        anchor = Held.of([t.contiguous() if i in odd else t for i, t in enumerate(anchors)])
+    return Buffers(xs[0].device, x, anchor)
 
 
-def _negated(tensors: Sequence[Tensor | None], read: _cpu.Tensors) -> list[int]:
-    """Where the bits are those of -x: imaginary parts of conjugates. They have gaps, or a single element, so that not
-    all of 2,000 tensors have to be asked."""
-    candidates = {*read.irregular, *np.flatnonzero(np.frombuffer(read.layout, np.uint64) >> np.uint64(2) == 1).tolist()}
-    return [i for i in candidates if (t := tensors[i]) is not None and t.is_neg()]
+def _negated(tensors: Sequence[Tensor | None]) -> set[int]:
+    """Where the bits are those of -x: imaginary parts of conjugates, whose layout shows nothing of it. DLPack does not
+    tell either."""
+    if not any(map(Tensor.is_neg, [t for t in tensors if t is not None])):
+        return set()
+    return {i for i, t in enumerate(tensors) if t is not None and t.is_neg()}
 
 
-def _differing(
-    xs: Sequence[Tensor], x_read: _cpu.Tensors, ys: Sequence[Tensor | None], y_read: _cpu.Tensors
-) -> set[int]:
-    """Where y has gaps, other bits than it shows, or its elements in another order than x has."""
-    permuted = {*x_read.permuted, *y_read.permuted}
-    found = {*y_read.irregular, *_negated(ys, y_read)}
-    for i in permuted:
-        y = ys[i]
-        if y is not None and xs[i].stride() != y.stride():
+def _differing(x: Held, y: Held) -> set[int]:
+    """Where y has gaps or overlaps, or its elements in another order than x has."""
+    found = set(y.read.irregular)
+    for i in {*x.read.permuted, *y.read.permuted}:
+        mine, other = x.tensors[i], y.tensors[i]
+        if mine is not None and other is not None and mine.stride() != other.stride():
             found.add(i)
     return found

@@ -66,8 +66,11 @@ def prox(
 
 
 def _map(op: Op, params: Iterable[Tensor], l1: float | Tensor, l2: float | Tensor, step: float = 1.0) -> list[Tensor]:
-    pair = [torch.as_tensor(c, dtype=torch.float64) for c in op.coefficients(l1, l2, step)]
-    return [written(op, x, None, None, torch.stack(pair).to(x.device), BOTH).to(x.dtype) for x in params]
+    found = []
+    for x in params:
+        pair = [torch.as_tensor(c, dtype=torch.float64, device=x.device) for c in op.coefficients(l1, l2, step)]
+        found.append(written(op, x, None, None, torch.stack(pair), BOTH).to(x.dtype))
+    return found
 
 
 # The backend: what fused_penalty.torch calls.
@@ -121,5 +124,6 @@ def launch_update(
     for i, (x, out) in enumerate(zip(xs, outs, strict=True)):
         if out is not None:
             anchor = anchors[i] if anchors else None
-            out.copy_(written(op, x, anchor, out, strengths[i], terms[i]))
+            # Rounded first: on the CPU torch (2.13) copies float32 into negated float16 with the wrong sign.
+            out.copy_(written(op, x, anchor, out, strengths[i], terms[i]).to(out.dtype))
     return total

@@ -34,8 +34,9 @@ TABLES = Tables(
 
 @dataclass(frozen=True)
 class Prepared:
-    """A launch without the launch."""
+    """A launch without the launch. It holds the tensors whose addresses its tables hold."""
 
+    buffers: Buffers
     programs: int
     arguments: tuple[Any, ...]
     options: dict[str, Any]
@@ -51,9 +52,9 @@ def prepare(
     tables: Tables = TABLES,
 ) -> Prepared:
     device = buffers.device
-    plan = plan_of_layout(buffers.x.layout, terms, GPU_CHUNK)
-    layout = tables.find(place, (buffers.x.layout, terms), lambda: layout_words(plan))
-    key = b"".join(t.address_bytes for t in (buffers.x, buffers.anchor, buffers.out) if t is not None)
+    plan = plan_of_layout(buffers.layout, terms, GPU_CHUNK)
+    layout = tables.find(place, (buffers.layout, terms), lambda: layout_words(plan))
+    key = b"".join(read.address_bytes for read in buffers.arrays)
     addresses = tables.find(place, key, lambda: np.frombuffer(key, np.int64))
     chunks, slots = len(plan.table), plan.slot_count
     totals = torch.empty(slots, len(op.columns), dtype=torch.float64, device=device)
@@ -62,6 +63,7 @@ def prepare(
     ticket = _ticket(place) if place.reuses_memory else _new_ticket(device)
     programs, warps = _geometry(device)
     return Prepared(
+        buffers,
         max(1, min(chunks, programs)),
         (layout, addresses, factors, partials, ticket, totals, chunks, slots, len(plan.sizes)),
         {"OP": int(op), "ANCHORED": buffers.anchor is not None, **COMPILED_WITH, "num_warps": warps},
