@@ -46,14 +46,17 @@ class Attached:
         params = [p for g in groups for p in g["params"]]
         owners = [g for g in groups for _ in g["params"]]
         names = [n for g in groups for n in g.get("param_names", ())]
+        # torch takes names that occur twice (those of two modules): they tell nothing apart
+        named = len(names) == len(params) == len(set(names))
         for argument, rule in (("l1", self.l1), ("l2", self.l2)):
-            if isinstance(rule, ByPath) and len(names) < len(params):
+            if isinstance(rule, ByPath) and not named:
                 raise bad(
-                    ValueError, argument, "by_path needs the parameters' names, which this optimizer does not know",
+                    ValueError, argument,
+                    "by_path needs the parameters' names, which this optimizer does not know or has twice",
                     "Build it from model.named_parameters(), or give by_leaf or strengths in the parameter groups",
                 )  # fmt: skip
-        named = list(zip(names, params, strict=True)) if len(names) == len(params) else params
-        s = select_to_write(named, self.l1, self.l2, self._mask, self._anchor)
+        given = list(zip(names, params, strict=True)) if named else params
+        s = select_to_write(given, self.l1, self.l2, self._mask, self._anchor)
         mine = [owners[i] for i in s.index]
         if any("l1" in g or "l2" in g for g in groups):
             s = replace(s, groups=group(len(s.leaves), *(_own_strengths(s, mine, k) for k in (0, 1))))
