@@ -11,6 +11,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed")
 from torch import Tensor, nn
 
+import fused_penalty as fp
 import fused_penalty.torch as verbs
 from fused_penalty.torch import penalty, penalty_and_grad, prox_, sums
 
@@ -187,3 +188,36 @@ def test_pairing_under_compile() -> None:
     state = {k: v + 1 for k, v in reversed(model.state_dict().items())}
     compiled = torch.compile(lambda: penalty(model, 1.0, anchor=state), fullgraph=True, backend="aot_eager")
     assert number(compiled()) == pytest.approx(24.0, rel=1e-6)
+
+
+def test_attach_pairs_groups_in_another_order_by_name() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    start = copy.deepcopy(model)
+    split = [[(n, p) for n, p in model.named_parameters() if (p.ndim > 1) is big] for big in (True, False)]
+    for anchor in (start, start.state_dict()):
+        optimizer = torch.optim.SGD([{"params": group} for group in split], lr=0.1)
+        handle = verbs.attach(optimizer, l1=1.0, anchor=anchor)
+        model(torch.ones(2, 3)).sum().mul(0).backward()
+        optimizer.step()
+        assert handle.penalty is not None
+        assert float(handle.penalty) == 0.0
+    unnamed = torch.optim.SGD([{"params": [p for _, p in group]} for group in split], lr=0.1)
+    with pytest.raises(ValueError, match=r"^anchor: it has names and params have none.*to the optimizer, for attach"):
+        verbs.attach(unnamed, l1=1.0, anchor=start)
+
+
+def test_attach_to_two_modules_of_the_same_names() -> None:
+    """torch lets an optimizer have them, and nothing needs them."""
+    modules = [nn.Linear(3, 3), nn.Linear(3, 3)]
+    optimizer = torch.optim.SGD([pair for m in modules for pair in m.named_parameters()], lr=0.1)
+    before = [p.detach().clone() for m in modules for p in m.parameters()]
+    handle = verbs.attach(optimizer, l1=1.0)
+    sum(m(torch.ones(2, 3)).sum() * 0 for m in modules).backward()  # type: ignore[union-attr]
+    optimizer.step()
+    assert handle.penalty is not None
+    assert float(handle.penalty) == pytest.approx(sum(float(p.abs().sum()) for p in before), rel=1e-6)
+    with pytest.raises(ValueError, match="by_path needs the parameters' names"):
+        verbs.attach(optimizer, l1=fp.by_path({"*": 1.0}))
+    start = copy.deepcopy(modules[0])
+    with pytest.raises(ValueError, match=r"^anchor: it has names and params have none"):
+        verbs.attach(optimizer, l1=1.0, anchor=start)

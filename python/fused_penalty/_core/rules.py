@@ -75,7 +75,7 @@ def by_path(patterns: Mapping[str, Any]) -> ByPath:
     """
     if not isinstance(patterns, Mapping) or not all(isinstance(g, str) for g in patterns):
         raise bad(
-            TypeError, "patterns", f"{describe(patterns)} is no mapping from glob to strength",
+            TypeError, "patterns", f"{describe(patterns)} is not a mapping from glob to strength",
             'Write by_path({"*bias": 0.0, "*": 1e-4})',
         )  # fmt: skip
     return ByPath(tuple(patterns.items()))

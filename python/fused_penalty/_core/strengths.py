@@ -18,7 +18,7 @@ from .plan import BOTH, L1, L2
 from .rules import ByLeaf, ByPath
 
 IsScalar = Callable[[Any], bool]  # tells an array of the framework, possibly traced
-# (argument, prefix tree) -> one entry for each leaf of params; None if the value is no tree but a leaf
+# (argument, prefix tree) -> one entry for each leaf of params; None if the value is a leaf and not a tree
 Broadcast = Callable[[str, Any], list[Any] | None]
 
 

@@ -95,7 +95,8 @@ class Attached:
         groups = self._optimizer.param_groups
         params = [p for g in groups for p in g["params"]]
         names = [n for g in groups for n in g.get("param_names", ())]
-        named = len(names) == len(params)
+        # torch takes names that occur twice (those of two modules): they tell nothing apart
+        named = len(names) == len(params) == len(set(names))
         self._strengths.check_names(named)
         _check_anchor(self._anchor, named or len(params) == 1)
         leaves = list(zip(names, params, strict=True)) if named else params
