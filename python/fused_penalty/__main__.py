@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = parser.add_subparsers(required=True, metavar="COMMAND").add_parser(
         "inspect",
         help="Σ|x|, Σx², max|x|, zeros and non-finite values of each leaf of a checkpoint",
-        description="Reads a safetensors file once, memory-mapped, without loading it whole.",
+        description="Reads a safetensors file once, without loading it whole.",
     )
     command.add_argument("file", type=Path, metavar="MODEL.safetensors")
     command.add_argument("--sort", choices=SORTS, default="file", help="by name, or by a number, largest first")
@@ -31,13 +31,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if (e.name or "").startswith("fused_penalty"):
             raise
         return _fail(f"{e.name} is not installed: {EXTRA}")
-    except (OSError, ValueError) as e:
-        return _fail(str(e))
+    except (OSError, ValueError, RuntimeError, MemoryError) as e:
+        return _fail(str(e) or type(e).__name__)
     return 0
 
 
 def _fail(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    from .checkpoint.names import printable
+
+    print(f"error: {printable(message)}", file=sys.stderr)
     return 2
 
 
@@ -49,8 +51,9 @@ def _inspect(options: argparse.Namespace) -> None:
     from .checkpoint import view
 
     if options.plot:
-        import matplotlib  # noqa: F401  rather missing now than after the whole file has been read
+        from .checkpoint import picture  # rather missing now than after the whole file has been read
 
+        picture.check_target(options.plot)
     columns = (rich.progress.BarColumn(), rich.progress.DownloadColumn(), rich.progress.TransferSpeedColumn())
     terminal = Console(stderr=True)
     with rich.progress.Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as bar:
@@ -64,7 +67,7 @@ def _inspect(options: argparse.Namespace) -> None:
         # a table is as wide as it needs to be where nobody looks at a terminal
         view.show(report, Console() if sys.stdout.isatty() else Console(width=1000))
     if options.plot:
-        view.plot(report, options.plot)
+        picture.plot(report, options.plot)
 
 
 if __name__ == "__main__":
