@@ -20,6 +20,7 @@ enum class Op : uint32_t {
   kRegularize,   // out = x - clip(d, a) - b * d; out may be x
   kStats,        // the largest |d| is found, zeros and non-finite numbers are counted
 };
+constexpr bool is_op(int64_t code) { return code >= 0 && code <= static_cast<int64_t>(Op::kStats); }
 constexpr bool writes(Op op) { return op != Op::kSums && op != Op::kStats; }
 
 struct Chunk {

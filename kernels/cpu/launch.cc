@@ -16,7 +16,7 @@ void launch(const Launch& call, Helpers& pool, Isa isa) {
   const WalkChunk write = walk_for(isa, call.op, anchored);
   const WalkChunk read = writes(call.op) ? walk_for(isa, Op::kSums, anchored) : write;
   std::vector<Stats> partials(call.chunk_count);
-  const auto body = [&](int64_t i) {
+  const auto body = [&](int64_t i) noexcept {
     const Chunk& chunk = call.chunks[i];
     const ChunkArrays arrays{call.x[chunk.leaf], anchored ? call.anchor[chunk.leaf] : nullptr,
                              call.out ? call.out[chunk.leaf] : nullptr};

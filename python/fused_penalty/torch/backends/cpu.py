@@ -12,11 +12,9 @@ from .native import Buffers, Launcher
 
 def launch(op: Op, buffers: Buffers, strengths: Tensor | None, terms: tuple[int, ...] | int) -> Tensor:
     plan = plan_of_layout(buffers.x.layout, terms)
-    total = torch.empty(plan.slot_count, op.columns, dtype=torch.float64)
-    address = 0 if strengths is None else strengths.data_ptr()
-    slots, threads = plan.slot_count, torch.get_num_threads()
+    total = torch.empty(plan.slot_count, op.columns, dtype=torch.float64, device=buffers.device)
     arrays = (buffers.x, buffers.anchor, buffers.out)
-    _cpu.launch(op, plan.table, *arrays, address, total.data_ptr(), slots, threads)
+    _cpu.launch(op, plan.table, *arrays, strengths, total, torch.get_num_threads())
     return total
 
 
