@@ -36,6 +36,7 @@ struct Chunk {
   constexpr uint32_t slot() const { return tag >> 4; }  // the row of sums and of strengths
 };
 static_assert(sizeof(Chunk) == 16, "_core/plan.py writes 16 bytes a chunk");
+constexpr int64_t kMaxSlots = 1 << 28;  // bits of the tag that name one
 
 // Size and dtype of a leaf in one word.
 constexpr uint64_t layout_of(int64_t size, DType dtype) {
