@@ -57,47 +57,39 @@ void write_totals(Op op, const std::vector<double>& totals, ffi::AnyBuffer out) 
   }
 }
 
-ffi::Error run(Op op, ffi::ThreadPool pool, const ffi::Buffer<ffi::U32>& table, Arrays& call,
-               const std::vector<double>& factors, ffi::Result<ffi::AnyBuffer> totals_out) {
-  const auto* chunks = reinterpret_cast<const Chunk*>(table.untyped_data());
-  const auto chunk_count = static_cast<int64_t>(table.element_count() * sizeof(uint32_t) / sizeof(Chunk));
-  const auto slots = static_cast<int64_t>(totals_out->element_count() / columns(op));
-  const auto leaves = static_cast<int64_t>(call.layouts.size());
-  if (const int64_t i = first_misfit(chunks, chunk_count, call.layouts.data(), leaves, slots); i >= 0)
-    return ffi::Error::InvalidArgument("fused_penalty: chunk " + std::to_string(i) + " of the plan does not fit leaf " +
-                                       std::to_string(chunks[i].leaf));
-  std::vector<double> totals(totals_out->element_count());
-  XlaThreads threads(pool);
-  cpu::launch(
-      {op, chunks, chunk_count, call.x.data(), call.anchor.empty() ? nullptr : call.anchor.data(),
-       call.out.empty() ? nullptr : call.out.data(), factors.empty() ? nullptr : factors.data(), totals.data(), slots},
-      threads);
-  write_totals(op, totals, *totals_out);
-  return ffi::Error::Success();
+ffi::Error run(const Operands& given, ffi::ThreadPool pool) {
+  return checked(given, [&](const Call& call) {
+    const auto leaves = static_cast<int64_t>(call.layouts.size());
+    if (const int64_t i = first_misfit(call.chunks, call.chunk_count, call.layouts.data(), leaves, call.slots); i >= 0)
+      return ffi::Error::InvalidArgument("fused_penalty: chunk " + std::to_string(i) +
+                                         " of the plan does not fit leaf " + std::to_string(call.chunks[i].leaf));
+    const auto factors = given.strengths ? read_doubles(*given.strengths) : std::vector<double>();
+    std::vector<double> totals(given.totals.element_count());
+    XlaThreads threads(pool);
+    cpu::launch({given.op, call.chunks, call.chunk_count, call.x.data(), given.anchored ? call.anchor.data() : nullptr,
+                 writes(given.op) ? call.out.data() : nullptr, writes(given.op) ? factors.data() : nullptr,
+                 totals.data(), call.slots},
+                threads);
+    write_totals(given.op, totals, given.totals);
+    return ffi::Error::Success();
+  });
 }
 
 ffi::Error sums(ffi::ThreadPool pool, ffi::Buffer<ffi::U32> table, ffi::RemainingArgs args, bool anchored,
                 ffi::Result<ffi::AnyBuffer> sums_out, ffi::Result<ffi::BufferR0<ffi::F32>> one) {
-  Arrays call = read_leaves(args, anchored);
   *one->typed_data() = 1;
-  return run(Op::kSums, pool, table, call, {}, sums_out);
+  return run({Op::kSums, table, {}, args, anchored, *sums_out, {}}, pool);
 }
 
 ffi::Error stats(ffi::ThreadPool pool, ffi::Buffer<ffi::U32> table, ffi::RemainingArgs args, bool anchored,
                  ffi::Result<ffi::AnyBuffer> stats_out) {
-  Arrays call = read_leaves(args, anchored);
-  return run(Op::kStats, pool, table, call, {}, stats_out);
+  return run({Op::kStats, table, {}, args, anchored, *stats_out, {}}, pool);
 }
 
 template <Op kOp>
 ffi::Error write(ffi::ThreadPool pool, ffi::Buffer<ffi::U32> table, ffi::AnyBuffer strengths, ffi::RemainingArgs args,
-                 bool anchored, ffi::Result<ffi::AnyBuffer> sums_out, ffi::RemainingRets written) {
-  Arrays call = read_leaves(args, anchored);
-  const auto factors = read_doubles(strengths);
-  if (auto error = read_outputs(written, call); error.failure()) return error;
-  if (strengths.element_count() != sums_out->element_count())
-    return ffi::Error::InvalidArgument("fused_penalty: one pair of strengths a slot");
-  return run(kOp, pool, table, call, factors, sums_out);
+                 bool anchored, ffi::Result<ffi::AnyBuffer> sums_out, ffi::RemainingRets outputs) {
+  return run({kOp, table, strengths, args, anchored, *sums_out, outputs}, pool);
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 // XLA FFI handlers for CUDA: check, convert, call the launcher. Operands and results as in jax_cpu.cc; all of them lie
-// on the device, the table too. No allocation but XLA's scratch, and fit for XLA's command buffers (CUDA graphs).
+// on the device, the table too, whose chunks cannot be checked here therefore. No allocation but XLA's scratch, and fit
+// for XLA's command buffers (CUDA graphs).
 #include "jax_cuda.h"
 
 #include "../kernels/cuda/launch.h"
@@ -10,57 +11,42 @@ namespace {
 
 using Stream = cudaStream_t;
 
-ffi::Error run(Op op, Stream stream, ffi::ScratchAllocator& scratch, const ffi::Buffer<ffi::U32>& table,
-               const Arrays& arrays, const void* strengths, bool wide_strengths, ffi::Result<ffi::AnyBuffer> totals_out,
-               float* one) {
-  std::vector<const void*> addresses = arrays.x;
-  addresses.insert(addresses.end(), arrays.anchor.begin(), arrays.anchor.end());
-  addresses.insert(addresses.end(), arrays.out.begin(), arrays.out.end());
-  const auto chunks = static_cast<int>(table.element_count() * sizeof(uint32_t) / sizeof(Chunk));
-  const auto space = scratch.Allocate(cuda::scratch_bytes(op, chunks, static_cast<int>(addresses.size())));
-  if (!space) return ffi::Error::Internal("fused_penalty: no scratch memory for the partial sums");
-  const auto status = cuda::launch(
-      {op, !arrays.anchor.empty(), reinterpret_cast<const Chunk*>(table.untyped_data()), chunks, addresses.data(),
-       static_cast<int>(arrays.x.size()), strengths, wide_strengths, *space, totals_out->untyped_data(),
-       totals_out->element_type() == ffi::F64, static_cast<int>(totals_out->element_count() / columns(op)), one},
-      stream);
-  if (status.where)
-    return ffi::Error::Internal(std::string("fused_penalty: ") + status.where + ": " +
-                                cudaGetErrorString(status.error));
-  return ffi::Error::Success();
-}
-
-// A dtype without a kernel has layout 0; a float16 leaf without elements too, and both have no chunk.
-ffi::Error check_leaves(const Arrays& arrays, ffi::RemainingArgs args) {
-  for (size_t i = 0; i < arrays.layouts.size(); ++i)
-    if (arrays.layouts[i] == 0 && args.get<ffi::AnyBuffer>(i)->element_count())
-      return ffi::Error::InvalidArgument("fused_penalty: leaf " + std::to_string(i) + " has a dtype without a kernel");
-  return ffi::Error::Success();
+ffi::Error run(const Operands& given, Stream stream, ffi::ScratchAllocator& scratch, float* one) {
+  return checked(given, [&](const Call& call) {
+    std::vector<const void*> addresses = call.x;
+    addresses.insert(addresses.end(), call.anchor.begin(), call.anchor.end());
+    addresses.insert(addresses.end(), call.out.begin(), call.out.end());
+    const auto chunks = static_cast<int>(call.chunk_count);
+    const auto space = scratch.Allocate(cuda::scratch_bytes(given.op, chunks, static_cast<int>(addresses.size())));
+    if (!space) return ffi::Error::Internal("fused_penalty: no scratch memory for the partial sums");
+    const auto status = cuda::launch(
+        {given.op, given.anchored, call.chunks, chunks, addresses.data(), static_cast<int>(call.x.size()),
+         given.strengths ? given.strengths->untyped_data() : nullptr,
+         given.strengths && given.strengths->element_type() == ffi::F64, *space, given.totals.untyped_data(),
+         given.totals.element_type() == ffi::F64, static_cast<int>(call.slots), one},
+        stream);
+    if (status.where)
+      return ffi::Error::Internal(std::string("fused_penalty: ") + status.where + ": " +
+                                  cudaGetErrorString(status.error));
+    return ffi::Error::Success();
+  });
 }
 
 ffi::Error sums(Stream stream, ffi::ScratchAllocator scratch, ffi::Buffer<ffi::U32> table, ffi::RemainingArgs args,
                 bool anchored, ffi::Result<ffi::AnyBuffer> sums_out, ffi::Result<ffi::BufferR0<ffi::F32>> one) {
-  const Arrays arrays = read_leaves(args, anchored);
-  if (auto error = check_leaves(arrays, args); error.failure()) return error;
-  return run(Op::kSums, stream, scratch, table, arrays, nullptr, false, sums_out, one->typed_data());
+  return run({Op::kSums, table, {}, args, anchored, *sums_out, {}}, stream, scratch, one->typed_data());
 }
 
 ffi::Error stats(Stream stream, ffi::ScratchAllocator scratch, ffi::Buffer<ffi::U32> table, ffi::RemainingArgs args,
                  bool anchored, ffi::Result<ffi::AnyBuffer> stats_out) {
-  const Arrays arrays = read_leaves(args, anchored);
-  if (auto error = check_leaves(arrays, args); error.failure()) return error;
-  return run(Op::kStats, stream, scratch, table, arrays, nullptr, false, stats_out, nullptr);
+  return run({Op::kStats, table, {}, args, anchored, *stats_out, {}}, stream, scratch, nullptr);
 }
 
 template <Op kOp>
 ffi::Error write(Stream stream, ffi::ScratchAllocator scratch, ffi::Buffer<ffi::U32> table, ffi::AnyBuffer strengths,
                  ffi::RemainingArgs args, bool anchored, ffi::Result<ffi::AnyBuffer> sums_out,
-                 ffi::RemainingRets written) {
-  Arrays arrays = read_leaves(args, anchored);
-  if (auto error = check_leaves(arrays, args); error.failure()) return error;
-  if (auto error = read_outputs(written, arrays); error.failure()) return error;
-  return run(kOp, stream, scratch, table, arrays, strengths.untyped_data(), strengths.element_type() == ffi::F64,
-             sums_out, nullptr);
+                 ffi::RemainingRets outputs) {
+  return run({kOp, table, strengths, args, anchored, *sums_out, outputs}, stream, scratch, nullptr);
 }
 
 }  // namespace

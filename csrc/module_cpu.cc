@@ -1,4 +1,4 @@
-// Python module _cpu: the launcher on addresses, the reader of tensors, and the XLA FFI handlers.
+// Python module _cpu: the launcher on tensors, their reader, and the XLA FFI handlers.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -16,26 +16,57 @@ namespace {
 
 using Table = py::array_t<uint32_t, py::array::c_style>;
 
-// strengths: (slots, 2) float64 at this address, or 0; totals: (slots, columns(op)) float64, written.
+void expect(bool sound, const char* name, const char* otherwise) {
+  if (!sound) throw py::value_error(std::string(name) + " " + otherwise);
+}
+
+// That a flat walk may go over each of these arrays; `x`: the leaves.
+void check_arrays(const Tensors& arrays, const char* name, const Tensors& x, bool may_be_absent) {
+  expect(arrays.layout == x.layout, name, "must have the sizes and dtypes of x");
+  expect(arrays.on_cpu(), name, "must lie on the CPU");
+  if (const int64_t i = arrays.first_unreadable(may_be_absent); i >= 0)
+    throw py::value_error(std::string(name) + " " + std::to_string(i) +
+                          " is absent, or has gaps or overlaps in memory");
+}
+
+Op checked_op(int code, bool has_out, bool has_strengths) {
+  if (!is_op(code)) throw py::value_error("no operation has the code " + std::to_string(code));
+  const auto op = static_cast<Op>(code);
+  expect(has_out == writes(op), "out", writes(op) ? "is missing" : "is given to an operation that writes nothing");
+  expect(has_strengths == writes(op), "strengths",
+         writes(op) ? "are missing" : "are given to an operation that writes nothing");
+  return op;
+}
+
+// strengths: (slots, 2) float64, a and b of elastic_net.h, for operations that write. totals: (slots, columns(op))
+// float64, written.
 void launch(int op_code, const Table& table, const Tensors& x, const Tensors* anchor, const Tensors* out,
-            uintptr_t strengths, uintptr_t totals, int64_t slots, int threads, cpu::Isa isa) {
-  const auto op = static_cast<Op>(op_code);
+            const py::object& strengths, const py::object& totals, int threads, cpu::Isa isa) {
+  const Op op = checked_op(op_code, out, !strengths.is_none());
+  check_arrays(x, "x", x, false);
+  if (anchor) check_arrays(*anchor, "anchor", x, false);
+  if (out) check_arrays(*out, "out", x, true);
+  const Rows found(totals, "totals", columns(op));
+  const double* factors = nullptr;
+  if (writes(op)) {
+    const Rows given(strengths, "strengths", 2);
+    expect(given.count == found.count, "strengths", "and totals must have a row for each slot");
+    factors = given.data;
+  }
+  expect(table.ndim() == 2 && table.shape(1) * sizeof(uint32_t) == sizeof(Chunk), "table",
+         "must have the shape (chunks, 4)");
   const auto* chunks = reinterpret_cast<const Chunk*>(table.data());
-  const auto count = static_cast<int64_t>(table.size() * sizeof(uint32_t) / sizeof(Chunk));
   const auto leaves = static_cast<int64_t>(x.layout.size());
-  if (const int64_t i = first_misfit(chunks, count, x.layout.data(), leaves, slots); i >= 0)
+  if (const int64_t i = first_misfit(chunks, table.shape(0), x.layout.data(), leaves, found.count); i >= 0)
     throw py::value_error("chunk " + std::to_string(i) + " of the plan does not fit the tensors");
-  if ((anchor && anchor->layout != x.layout) || (out && out->layout != x.layout))
-    throw py::value_error("anchor and out must have the sizes and dtypes of x");
-  if (!cpu::supported(isa)) throw py::value_error("this processor lacks the instruction set asked for");
+  expect(cpu::supported(isa), "isa", "is an instruction set that this processor lacks");
   std::vector<void*> writable;
   if (out)
     for (const void* p : out->addresses) writable.push_back(const_cast<void*>(p));
   const py::gil_scoped_release unlocked;
   cpu::CallThreads helpers(threads);
-  cpu::launch({op, chunks, count, x.addresses.data(), anchor ? anchor->addresses.data() : nullptr,
-               out ? writable.data() : nullptr, reinterpret_cast<const double*>(strengths),
-               reinterpret_cast<double*>(totals), slots},
+  cpu::launch({op, chunks, table.shape(0), x.addresses.data(), anchor ? anchor->addresses.data() : nullptr,
+               out ? writable.data() : nullptr, factors, found.data, found.count},
               helpers, isa);
 }
 
@@ -84,7 +115,7 @@ PYBIND11_MODULE(_cpu, m) {
       .def_readonly("permuted", &Tensors::permuted);
 
   m.def("launch", &launch, py::arg("op"), py::arg("table"), py::arg("x"), py::arg("anchor").none(true),
-        py::arg("out").none(true), py::arg("strengths"), py::arg("totals"), py::arg("slots"), py::arg("threads"),
+        py::arg("out").none(true), py::arg("strengths").none(true), py::arg("totals"), py::arg("threads"),
         py::arg("isa") = cpu::best_isa());
 
   m.def("ffi_targets", [] {

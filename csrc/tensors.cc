@@ -68,16 +68,50 @@ bool is_dense(const DLTensor& t) {
   return true;
 }
 
+bool is_host(DLDevice device) {
+  return device.device_type == kDLCPU || device.device_type == kDLCUDAHost || device.device_type == kDLROCMHost;
+}
+
+// Reads tensors that are mostly of one type, whose API it looks up once.
+class Reader {
+ public:
+  DLTensor read(py::handle item) {
+    if (Py_TYPE(item.ptr()) != last_type_) {
+      last_type_ = Py_TYPE(item.ptr());
+      api_ = exchange_api(last_type_);
+    }
+    DLTensor t;
+    if (!api_ || !api_->dltensor_from_py_object_no_sync) throw py::type_error("not a tensor that DLPack can show");
+    if (api_->dltensor_from_py_object_no_sync(item.ptr(), &t)) throw py::error_already_set();
+    return t;
+  }
+
+ private:
+  PyTypeObject* last_type_ = nullptr;
+  const DLPackExchangeAPI* api_ = nullptr;
+};
+
 }  // namespace
 
-Tensors::Tensors(const py::list& list, const Tensors* like) {
+Rows::Rows(py::handle tensor, const std::string& name, int64_t columns) {
+  const DLTensor t = Reader().read(tensor);
+  const auto refuse = [&](const std::string& what) { throw py::value_error(name + " " + what); };
+  if (dtype_of(t.dtype) != static_cast<int>(DType::kFloat64)) refuse("must be float64");
+  if (t.ndim != 2 || t.shape[1] != columns) refuse("must have the shape (slots, " + std::to_string(columns) + ")");
+  if (!is_host(t.device)) refuse("must lie on the CPU");
+  if (t.shape[0] && !t.data) refuse("has no memory");
+  if (t.shape[0] && !is_row_major(t)) refuse("must be contiguous");
+  data = reinterpret_cast<double*>(static_cast<char*>(t.data) + t.byte_offset);
+  count = t.shape[0];
+}
+
+Tensors::Tensors(const py::list& list, const Tensors* like) : held_(list) {
   if (like && like->layout.size() != list.size()) throw py::value_error("the lists differ in length");
   addresses.reserve(list.size());
   layout.reserve(list.size());
   spans_.reserve(list.size());
-  PyTypeObject* last_type = nullptr;
-  const DLPackExchangeAPI* api = nullptr;
-  for (const py::handle item : list) {
+  Reader reader;
+  for (const py::handle item : held_) {
     if (like && item.is_none()) {
       const size_t i = addresses.size();
       addresses.push_back(nullptr);
@@ -85,13 +119,7 @@ Tensors::Tensors(const py::list& list, const Tensors* like) {
       spans_.push_back(0);
       continue;
     }
-    if (Py_TYPE(item.ptr()) != last_type) {
-      last_type = Py_TYPE(item.ptr());
-      api = exchange_api(last_type);
-    }
-    DLTensor t;
-    if (!api || !api->dltensor_from_py_object_no_sync) throw py::type_error("not a tensor that DLPack can show");
-    if (api->dltensor_from_py_object_no_sync(item.ptr(), &t)) throw py::error_already_set();
+    const DLTensor t = reader.read(item);
     const int dtype = dtype_of(t.dtype);
     const int64_t size = element_count(t);
     if (dtype < 0 || (size && !t.data)) throw py::type_error("not a tensor that the kernels can read");
@@ -103,6 +131,19 @@ Tensors::Tensors(const py::list& list, const Tensors* like) {
     layout.push_back(layout_of(size, static_cast<DType>(dtype)));
     spans_.push_back(span_of(t, size));
   }
+}
+
+int64_t Tensors::first_unreadable(bool may_be_absent) const {
+  if (!irregular.empty()) return irregular.front();
+  for (size_t i = 0; i < addresses.size(); ++i)
+    if (!addresses[i] && size_of_layout(layout[i]) && !may_be_absent) return static_cast<int64_t>(i);
+  return -1;
+}
+
+bool Tensors::on_cpu() const {
+  return std::all_of(devices.begin(), devices.end(), [](const std::pair<int, int>& device) {
+    return is_host({static_cast<DLDeviceType>(device.first), device.second});
+  });
 }
 
 std::vector<std::pair<int64_t, int64_t>> Tensors::shared(const Tensors& others) const {

@@ -1,5 +1,5 @@
-// A list of tensors read through DLPack's C exchange API: addresses, sizes, dtypes and layout of 2,000
-// tensors in an eighth of a millisecond, where Python attributes take a millisecond and more.
+// Tensors read through DLPack's C exchange API: addresses, sizes, dtypes and layout of 2,000 tensors in an
+// eighth of a millisecond, where Python attributes take a millisecond and more.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -10,6 +10,14 @@
 
 namespace fused_penalty {
 
+// A (rows, columns) float64 tensor on the CPU, row after row; throws ValueError that says what is wrong with it.
+struct Rows {
+  Rows(pybind11::handle tensor, const std::string& name, int64_t columns);
+  double* data;
+  int64_t count;
+};
+
+// A list of tensors. It holds them, so an address is good for as long as this object lives.
 class Tensors {
  public:
   // Throws TypeError where an item is no dense array (sparse, meta, nested, ...) or its dtype is not
@@ -22,6 +30,10 @@ class Tensors {
   // may interleave without sharing an element.
   std::vector<std::pair<int64_t, int64_t>> shared(const Tensors& others) const;
 
+  // The first tensor that a flat walk over CPU memory cannot read: it has gaps, or no memory; -1 if there is none.
+  int64_t first_unreadable(bool may_be_absent) const;
+  bool on_cpu() const;
+
   std::vector<const void*> addresses;
   // layout_of each tensor; its bytes are the key under which a plan is cached.
   std::vector<uint64_t> layout;
@@ -33,6 +45,7 @@ class Tensors {
   std::vector<int64_t> permuted;
 
  private:
+  pybind11::tuple held_;
   std::vector<int64_t> spans_;  // bytes from the first to the last element
 };
 

@@ -20,6 +20,7 @@ enum class Op : uint32_t {
   kRegularize,   // out = x - clip(d, a) - b * d; out may be x
   kStats,        // the largest |d| is found, zeros and non-finite numbers are counted
 };
+constexpr bool is_op(int64_t code) { return code >= 0 && code <= static_cast<int64_t>(Op::kStats); }
 constexpr bool writes(Op op) { return op != Op::kSums && op != Op::kStats; }
 
 struct Chunk {
@@ -35,6 +36,7 @@ struct Chunk {
   constexpr uint32_t slot() const { return tag >> 4; }  // the row of sums and of strengths
 };
 static_assert(sizeof(Chunk) == 16, "_core/plan.py writes 16 bytes a chunk");
+constexpr int64_t kMaxSlots = 1 << 28;  // bits of the tag that name one
 
 // Size and dtype of a leaf in one word.
 constexpr uint64_t layout_of(int64_t size, DType dtype) {

@@ -18,6 +18,7 @@ struct ChunkArrays {
 // nothing is written.
 using WalkChunk = Stats (*)(const Chunk&, ChunkArrays, const double* strengths);
 
+// Null for a code that is no operation.
 WalkChunk portable_walk(Op, bool anchored);
 WalkChunk avx2_walk(Op, bool anchored);
 WalkChunk avx512_walk(Op, bool anchored);

@@ -8,17 +8,20 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <thread>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 namespace fused_penalty::cpu {
 
 using Task = std::function<void()>;
 
-// Starts a task on another thread, at once or later or never.
+// Starts a task on another thread, at once or later or never; `start` may throw where it cannot.
 class Helpers {
  public:
   virtual ~Helpers() = default;
@@ -44,14 +47,19 @@ class CallThreads final : public Helpers {
 // The caller works too and waits only for indices that somebody has taken, never for a helper to
 // start: a busy pool makes the call slower, not stuck. A helper that starts after the end finds no
 // index left and touches nothing but the shared state, which it owns.
-inline void for_each(int64_t n, int helpers, Helpers& pool, const std::function<void(int64_t)>& body) {
+//
+// Helpers read `body` and what it refers to, so nothing may leave this function between the first start and
+// the end of the wait: the body cannot throw, and a helper that cannot be had is done without.
+template <class Body>
+void for_each(int64_t n, int helpers, Helpers& pool, const Body& body) {
+  static_assert(std::is_nothrow_invocable_v<const Body&, int64_t>, "an exception would leave helpers at work");
   struct State {
     std::atomic<int64_t> next{0}, done{0};
     std::mutex mutex;
     std::condition_variable finished;
   };
   const auto state = std::make_shared<State>();
-  const auto work = [state, n, &body] {
+  const auto work = [state, n, &body]() noexcept {
     int64_t mine = 0;
     for (int64_t i; (i = state->next.fetch_add(1)) < n; ++mine) body(i);
     if (mine && state->done.fetch_add(mine) + mine == n) {
@@ -59,7 +67,10 @@ inline void for_each(int64_t n, int helpers, Helpers& pool, const std::function<
       state->finished.notify_one();
     }
   };
-  for (int h = 0; h < helpers; ++h) pool.start(work);
+  try {
+    for (int h = 0; h < helpers; ++h) pool.start(work);
+  } catch (const std::exception&) {  // no thread or no memory: those that have started do the work, and the caller
+  }
   work();
   std::unique_lock<std::mutex> lock(state->mutex);
   state->finished.wait(lock, [&] { return state->done.load() == n; });

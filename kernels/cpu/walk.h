@@ -1,8 +1,8 @@
 // One chunk, one pass: the sums of |d| and d*d, what the operation counts, and what it writes. Included by one
 // translation unit per instruction set.
 //
-// Each of the kLanes accumulators takes kRun additions in the compute type, then the block's lanes are
-// added up in double. The order of all additions is the same for every register width, and the build
+// Each of the kLanes accumulators takes kRun additions in the compute type (elastic_net.h), then the block's
+// lanes are added up in double. The order of all additions is the same for every register width, and the build
 // forbids contraction to FMA here, so every instruction set gives the same bits.
 #pragma once
 
@@ -17,7 +17,6 @@
 namespace fused_penalty::cpu {
 namespace {
 
-constexpr int kRun = 32;    // additions into one accumulator before it goes to double
 constexpr int kTotals = 8;  // double accumulators for each of the two sums
 
 // Where a walk stands in the arrays that its operation has.
@@ -67,7 +66,7 @@ struct Walk {
       if constexpr (kAnchored) origin = load(at.anchor + k * kWidth);
       const V d = x - origin;
       block.abs[k] += magnitude(d);
-      block.square[k] += d * d;
+      block.square[k] += scaled(d) * scaled(d);
       if constexpr (kOp == Op::kStats) {
         const V one = V{} + 1;
         block.largest[k] = larger(block.largest[k], magnitude(d));
@@ -121,7 +120,7 @@ struct Walk {
     for (; n >= kRun * kLanes; n -= kRun * kLanes) rows(kRun);
     if (n >= kLanes) rows(static_cast<int>(n / kLanes));
     if (n % kLanes) edge(static_cast<int>(n % kLanes));
-    return {{sum(abs), sum(square), largest, sum(zeros), sum(non_finite)}};
+    return {{sum(abs), sum(square) * kUnscaled, largest, sum(zeros), sum(non_finite)}};
   }
 };
 
@@ -148,9 +147,10 @@ Stats walk_any(const Chunk& chunk, ChunkArrays arrays, const double* strengths) 
       return walk<BFloat16, kOp, kAnchored>(chunk, arrays, strengths);
     case DType::kFloat32:
       return walk<float, kOp, kAnchored>(chunk, arrays, strengths);
-    default:
+    case DType::kFloat64:
       return walk<double, kOp, kAnchored>(chunk, arrays, strengths);
   }
+  __builtin_unreachable();  // dtype() has two bits
 }
 
 template <Op kOp>
@@ -158,9 +158,11 @@ WalkChunk with_anchor(bool anchored) {
   return anchored ? walk_any<kOp, true> : walk_any<kOp, false>;
 }
 
-// The one switch over operations.
+// The one switch over operations; null for a code that is none.
 inline WalkChunk choose_walk(Op op, bool anchored) {
   switch (op) {
+    case Op::kSums:
+      return with_anchor<Op::kSums>(anchored);
     case Op::kGradient:
       return with_anchor<Op::kGradient>(anchored);
     case Op::kAddGradient:
@@ -171,9 +173,8 @@ inline WalkChunk choose_walk(Op op, bool anchored) {
       return with_anchor<Op::kRegularize>(anchored);
     case Op::kStats:
       return with_anchor<Op::kStats>(anchored);
-    default:
-      return with_anchor<Op::kSums>(anchored);
   }
+  return nullptr;
 }
 
 }  // namespace

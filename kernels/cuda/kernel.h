@@ -103,9 +103,10 @@ __device__ Found<columns(kOp)> walk_any(const Chunk& chunk, const A& arg) {
       return walk<__nv_bfloat16, kOp, kAnchored>(chunk, arg);
     case DType::kFloat32:
       return walk<float, kOp, kAnchored>(chunk, arg);
-    default:
+    case DType::kFloat64:
       return walk<double, kOp, kAnchored>(chunk, arg);
   }
+  __builtin_unreachable();  // dtype() has two bits
 }
 
 // The first chunk whose slot is not below `slot`.

@@ -98,6 +98,8 @@ size_t scratch_bytes(Op op, int chunk_count, int addresses) {
 // The one switch over operations.
 Status launch(const Launch& call, cudaStream_t stream) {
   switch (call.op) {
+    case Op::kSums:
+      return run_any<Op::kSums>(call, stream);
     case Op::kGradient:
       return run_any<Op::kGradient>(call, stream);
     case Op::kAddGradient:
@@ -108,9 +110,8 @@ Status launch(const Launch& call, cudaStream_t stream) {
       return run_any<Op::kRegularize>(call, stream);
     case Op::kStats:
       return run_any<Op::kStats>(call, stream);
-    default:
-      return run_any<Op::kSums>(call, stream);
   }
+  return {cudaErrorInvalidValue, "the choice of the operation"};
 }
 
 }  // namespace fused_penalty::cuda

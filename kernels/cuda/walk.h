@@ -10,8 +10,8 @@ namespace fused_penalty::cuda {
 
 constexpr int kThreads = 256;
 constexpr int kLoads = 4;  // packs in flight a thread: 8 blocks x 256 threads x 4 x 16 B = 128 KB an SM
-constexpr int kRun = 32;   // additions into one float accumulator before it goes to double
-constexpr int kIterations = kRun / kLoads;
+constexpr int kIterations = kRun / kLoads;  // groups before an accumulator goes to double
+static_assert(kRun % kLoads == 0 && kIterations > 0);
 
 // The chunk's part of the arrays of its leaf; `anchor` and `out` are null where the operation has none.
 template <class T>
@@ -39,7 +39,7 @@ struct Walk {
     if constexpr (kAnchored) origin = widen(anchor_bits);
     const F d = x - origin;
     abs += magnitude(d);
-    square = fma(d, d, square);  // explicit: the emulator and every architecture round alike
+    square = fma(scaled(d), scaled(d), square);  // explicit: the emulator and every architecture round alike
     if constexpr (kOp == Op::kStats) {
       largest = larger(largest, magnitude(d));
       zeros += d == 0;
@@ -122,10 +122,12 @@ struct Walk {
   }
 
   __device__ Found<columns(kOp)> found() const {
+    const double squares = square * kUnscaled;
     if constexpr (kOp == Op::kStats)
-      return {{abs, square, static_cast<double>(largest), static_cast<double>(zeros), static_cast<double>(non_finite)}};
+      return {
+          {abs, squares, static_cast<double>(largest), static_cast<double>(zeros), static_cast<double>(non_finite)}};
     else
-      return {{abs, square}};
+      return {{abs, squares}};
   }
 
   __device__ Found<columns(kOp)> run(int n) {

@@ -15,9 +15,21 @@ import triton.language as tl
 SUMS, GRADIENT, ADD_GRADIENT, PROX, REGULARIZE, STATS = map(tl.constexpr, range(6))
 
 
+# At most so many numbers are added up in a row in float32; then they go to float64.
+RUN = tl.constexpr(16)
+# A sum of squares of scaled numbers times this is the sum of squares.
+UNSCALED = tl.constexpr(16.0)
+
+
 @triton.jit
 def magnitude(d):
     return tl.where(d < 0, -d, d)  # a NaN compares false and is returned
+
+
+@triton.jit
+def scaled(d):
+    """Squares are added up as those of d / 4, so that RUN of them do not overflow where each d * d is a float32."""
+    return d * 0.25
 
 
 @triton.jit
@@ -48,6 +60,7 @@ def written(x, origin, old, a, b, has_l1, has_l2, OP: tl.constexpr):
     elif OP == PROX:
         return origin + b * (d - clip(d, a))
     else:
+        tl.static_assert(OP == REGULARIZE, "an operation without a formula")
         return x - clip(d, a) - tl.where(has_l2, b * d, 0.0)
 
 

@@ -1,6 +1,6 @@
 """One chunk, one program, one pass: what is found in it, and what the operation writes.
 
-A row is 16 bytes for each of 256 threads. A lane adds up its elements of all rows, at most 32 of them, in float32
+A row is 16 bytes for each of 256 threads. A lane adds up its elements of all rows, at most RUN of them, in float32
 (float64 leaves in float64); the lanes are added in float64. Rows are taken four at a time, unmasked, so that each
 thread has four 128-bit loads under way; the rest, and arrays that do not start at a multiple of 16 bytes, row by row
 under a mask. Both ways add in the same order: the result does not depend on alignment.
@@ -9,7 +9,7 @@ under a mask. Both ways add in the same order: the result does not depend on ali
 import triton
 import triton.language as tl
 
-from .elastic_net import ADD_GRADIENT, STATS, SUMS, larger, magnitude, written
+from .elastic_net import ADD_GRADIENT, STATS, SUMS, UNSCALED, larger, magnitude, scaled, written
 
 THREADS = tl.constexpr(256)
 LOADS = tl.constexpr(4)  # rows under way at once
@@ -39,19 +39,19 @@ def at_16_bytes(address, dtype: tl.constexpr):
 @triton.jit
 def add_row(found, d, inside, OP: tl.constexpr):
     """Adds one row to what the lanes have found. `inside` is false where there is no element, and d is 0 there."""
-    m = magnitude(d)
+    m, s = magnitude(d), scaled(d)
     if OP == STATS:
         zeros = found[3] + tl.where((d == 0) & inside, 1.0, 0.0)
         non_finite = found[4] + tl.where((m == float("inf")) | (d != d), 1.0, 0.0)
-        return found[0] + m, tl.fma(d, d, found[1]), larger(found[2], m), zeros, non_finite
+        return found[0] + m, tl.fma(s, s, found[1]), larger(found[2], m), zeros, non_finite
     else:
-        return found[0] + m, tl.fma(d, d, found[1])
+        return found[0] + m, tl.fma(s, s, found[1])
 
 
 @triton.jit
 def across_lanes(found, OP: tl.constexpr):
     """In float64; the largest of the lanes is NaN if any is."""
-    total = (tl.sum(found[0].to(tl.float64)), tl.sum(found[1].to(tl.float64)))
+    total = (tl.sum(found[0].to(tl.float64)), tl.sum(found[1].to(tl.float64)) * UNSCALED)
     if OP == STATS:
         m = found[2].to(tl.float64)
         any_nan = tl.max((m != m).to(tl.int32)) > 0

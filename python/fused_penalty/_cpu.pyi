@@ -12,7 +12,7 @@ class Isa(enum.Enum):
     avx512 = 2
 
 class Tensors:
-    """Addresses, sizes, dtypes and devices of a list of tensors, read through DLPack."""
+    """Addresses, sizes, dtypes and devices of a list of tensors, read through DLPack. It keeps the tensors alive."""
 
     def __init__(self, tensors: Sequence[Any], like: Tensors | None = None) -> None: ...
     @property
@@ -40,9 +40,10 @@ def launch(
     x: Tensors,
     anchor: Tensors | None,
     out: Tensors | None,
-    strengths: int,
-    totals: int,
-    slots: int,
+    strengths: Any,
+    totals: Any,
     threads: int,
     isa: Isa = ...,
-) -> None: ...
+) -> None:
+    """Tensors throughout: strengths (slots, 2) float64, or None where the operation writes nothing; totals
+    (slots, op.columns) float64, written. Raises ValueError where one of them does not fit."""

@@ -1,15 +1,18 @@
 // The launcher against a plain loop in long double, on heap arrays of exactly the leaf's size, so that a
-// sanitizer sees every read and write past an end. Modes: values, threads, overrun, race.
+// sanitizer sees every read and write past an end. Modes: values, threads, failing, overrun, race.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <new>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "../../kernels/cpu/launch.h"
+#include "failing.h"
 
 using namespace fused_penalty;
 using namespace fused_penalty::cpu;
@@ -169,30 +172,89 @@ class LateThreads final : public Helpers {
   std::vector<Task> tasks_;
 };
 
-void check_threads() {
+// A call large enough for helpers, and what one thread makes of it.
+struct LargeCall {
   std::vector<Leaf> x, anchor, out;
-  for (int64_t n : {1500000, 7, 800000}) {
-    x.emplace_back(DType::kFloat32, n, 0, 1);
-    anchor.emplace_back(DType::kFloat32, n, 0, 2);
-    out.emplace_back(DType::kFloat32, n, 0, 3);
-  }
-  const auto table = table_of(x, 1 << 14);
+  std::vector<Chunk> table;
   std::vector<double> expected;
-  {
+
+  LargeCall() {
+    for (int64_t n : {1500000, 7, 800000}) {
+      x.emplace_back(DType::kFloat32, n, 0, 1);
+      anchor.emplace_back(DType::kFloat32, n, 0, 2);
+      out.emplace_back(DType::kFloat32, n, 0, 3);
+    }
+    table = table_of(x, 1 << 14);
     CallThreads one(1);
     expected = run(Op::kGradient, true, best_isa(), one, x, anchor, out, table);
   }
-  const auto same = [&](Helpers& pool, const std::string& name) {
+
+  // The same bits, and every element written.
+  void expect_same(Helpers& pool, const std::string& name) {
+    for (Leaf& leaf : out) std::fill_n(reinterpret_cast<float*>(leaf.data), leaf.size, 77.0f);
     const auto totals = run(Op::kGradient, true, best_isa(), pool, x, anchor, out, table);
     expect(std::memcmp(totals.data(), expected.data(), totals.size() * sizeof(double)) == 0, name);
-  };
+    bool written = true;
+    for (const Leaf& leaf : out)
+      written &=
+          std::count(reinterpret_cast<float*>(leaf.data), reinterpret_cast<float*>(leaf.data) + leaf.size, 77.0f) == 0;
+    expect(written, name + " written");
+  }
+};
+
+void check_threads() {
+  LargeCall call;
   for (int threads = 2; threads <= 5; ++threads)
     for (int repeat = 0; repeat < 5; ++repeat) {
       CallThreads pool(threads);
-      same(pool, "threads " + std::to_string(threads));
+      call.expect_same(pool, "threads " + std::to_string(threads));
     }
   LateThreads late;
-  same(late, "helpers that start late");
+  call.expect_same(late, "helpers that start late");
+}
+
+// Helpers of which a pool has none to give.
+class NoThreads final : public Helpers {
+ public:
+  int available() const override { return 3; }
+  void start(Task) override { throw std::runtime_error("the pool is closed"); }
+};
+
+void check_failing() {
+  LargeCall call;
+  for (int every : {1, 2, 3, 5}) {
+    fail_every_thread(every);
+    for (int repeat = 0; repeat < 4; ++repeat)
+      for (int threads = 2; threads <= 5; ++threads) {
+        CallThreads pool(threads);
+        call.expect_same(pool, std::to_string(threads) + " threads, every " + std::to_string(every) + " fails");
+      }
+    expect(failed_threads() > 0, "a creation has failed");
+    fail_every_thread(0);
+  }
+  NoThreads none;
+  call.expect_same(none, "a pool that throws");
+  // Each allocation of a launch in turn: either it was not needed, or the call ends in bad_alloc.
+  int refused = 0;
+  for (int number = 1;; ++number) {
+    std::vector<double> totals(call.x.size() * 2);
+    std::vector<const void*> xs;
+    for (const Leaf& leaf : call.x) xs.push_back(leaf.data);
+    CallThreads pool(4);
+    const Launch sums{Op::kSums, call.table.data(), static_cast<int64_t>(call.table.size()),
+                      xs.data(), nullptr,           nullptr,
+                      nullptr,   totals.data(),     static_cast<int64_t>(xs.size())};
+    fail_allocation(number);
+    try {
+      launch(sums, pool);
+    } catch (const std::bad_alloc&) {
+      ++refused;
+    }
+    const bool has_failed = allocation_failed();
+    fail_allocation(0);
+    if (!has_failed) break;
+  }
+  expect(refused > 0, "an allocation that fails is an exception");
 }
 
 // Seeded faults: the sanitizer must end the program.
@@ -210,7 +272,7 @@ void overrun() {
 void race() {
   int64_t shared = 0;
   CallThreads pool(4);
-  for_each(100000, 3, pool, [&](int64_t i) { shared += i; });
+  for_each(100000, 3, pool, [&](int64_t i) noexcept { shared += i; });
   std::printf("%lld\n", static_cast<long long>(shared));
 }
 
@@ -220,6 +282,7 @@ int main(int argc, char** argv) {
   const std::string mode = argc > 1 ? argv[1] : "values";
   if (mode == "values") check_values();
   if (mode == "threads") check_threads();
+  if (mode == "failing") check_failing();
   if (mode == "overrun") overrun();
   if (mode == "race") race();
   std::printf("%s: %d failures\n", mode.c_str(), failures);

@@ -35,9 +35,8 @@ def launch(xs: list[Any], *, threads: int = 1, isa: Any = None, gradient: bool =
         read,
         None,
         _cpu.Tensors(outs) if gradient else None,
-        strengths.data_ptr() if gradient else 0,
-        total.data_ptr(),
-        plan.slot_count,
+        strengths if gradient else None,
+        total,
         threads,
         _cpu.best_isa() if isa is None else isa,
     )
@@ -86,8 +85,7 @@ def test_conversion_of_every_half() -> None:
         read, out = _cpu.Tensors([finite]), torch.empty_like(finite)
         plan = plan_of_layout(read.layout, 2)  # only b * x, with b = 1
         strengths, total = torch.tensor([[0.0, 1.0]], dtype=torch.float64), torch.empty(1, 2, dtype=torch.float64)
-        arguments = (strengths.data_ptr(), total.data_ptr(), 1, 1, isa)
-        _cpu.launch(Op.GRADIENT, plan.table, read, None, _cpu.Tensors([out]), *arguments)
+        _cpu.launch(Op.GRADIENT, plan.table, read, None, _cpu.Tensors([out]), strengths, total, 1, isa)
         torch.testing.assert_close(out, finite, rtol=0, atol=0)
         assert float(total[0, 0]) == float(finite.double().abs().sum())
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Mapping
 
 HIDE = """
     import sys, importlib.abc
@@ -20,9 +22,10 @@ def hiding(*names: str) -> str:
     return textwrap.dedent(HIDE).format(names=names)
 
 
-def run_fresh(code: str) -> str:
+def run_fresh(code: str, environment: Mapping[str, str] | None = None) -> str:
     """The output of the code in an interpreter of its own, in which every warning is an error."""
     command = [sys.executable, "-W", "error", "-c", textwrap.dedent(code)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    env = {**os.environ, **(environment or {})}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=env)
+    assert done.returncode == 0, f"exit status {done.returncode}\n{done.stderr}"
     return done.stdout.strip()

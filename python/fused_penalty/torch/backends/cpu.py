@@ -14,10 +14,8 @@ from .native import Buffers, Launcher
 def launch(op: Op, buffers: Buffers, strengths: Tensor | None, terms: tuple[int, ...] | int) -> Tensor:
     plan = plan_of_layout(buffers.layout, terms)
     total = torch.empty(plan.slot_count, len(op.columns), dtype=torch.float64, device=buffers.device)
-    address = 0 if strengths is None else strengths.data_ptr()
-    slots, threads = plan.slot_count, torch.get_num_threads()
     anchor, out = (None if held is None else held.read for held in (buffers.anchor, buffers.out))
-    _cpu.launch(op, plan.table, buffers.x.read, anchor, out, address, total.data_ptr(), slots, threads)
+    _cpu.launch(op, plan.table, buffers.x.read, anchor, out, strengths, total, torch.get_num_threads())
     return total
 
 
