@@ -58,6 +58,11 @@ def back(x: Tensor) -> np.ndarray:
     return x.numpy()
 
 
+def strides(x: Tensor) -> list[int]:
+    """Where they mean something."""
+    return [step for step, n in zip(x.stride(), x.shape, strict=True) if n > 1 and x.numel()]
+
+
 def value_is(found: Tensor, expected: Any, kinds: set[str]) -> None:
     """The contract's bounds, for many values at once; float64 leaves among others are not summed more exactly."""
     assert found.dtype is (torch.float64 if "float64" in kinds else torch.float32)
@@ -95,6 +100,7 @@ def read(c: Case, backend: str) -> None:
         anchor = None if anchors is None else anchors[i]
         gradient, dtype = oracle.gradient(x, c.l1[i], c.l2[i], anchor), c.leaves[i].dtype
         close_gradient(back(grads[i]), gradient, dtype)
+        assert strides(grads[i]) == strides(torch.empty_like(given[i]))  # as the custom op promises torch.compile
         close_gradient(back(leaves[i].grad), gradient, dtype)
         if learned:
             close_gradient(back(learned[i].grad), -gradient, dtype)

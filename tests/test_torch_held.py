@@ -98,3 +98,28 @@ def test_dense_memory_that_is_negated(backend: str, name: str, role: str) -> Non
         return [f.tolist() for f in found]
 
     assert run(odd) == run(plain.clone())
+
+
+STRIDED: dict[str, tuple[Callable[[], Tensor], Callable[[], Tensor | None]]] = {
+    "gaps, permuted": (lambda: torch.randn(6, 8).t()[:, ::2], lambda: None),
+    "gaps, permuted, anchored": (lambda: torch.randn(6, 8).t()[:, ::2], lambda: torch.randn(8, 3)),
+    "anchor in another order": (lambda: torch.randn(8, 6).t(), lambda: torch.randn(6, 8)),
+    "expanded": (lambda: torch.randn(1, 4).expand(3, 4).t(), lambda: None),
+}
+
+
+@pytest.mark.parametrize("name", STRIDED)
+def test_gradients_lie_in_memory_as_the_compiler_was_told(name: str) -> None:
+    x, anchor = (make() for make in STRIDED[name])
+    given = None if anchor is None else [anchor]
+    torch._dynamo.reset()
+
+    @torch.compile(fullgraph=True, backend="aot_eager")
+    def compiled(x: Tensor) -> Any:
+        return penalty_and_grad([x], 0.5, 0.25, anchor=given, backend="cpu")
+
+    assert x is not None
+    value, (grad,) = penalty_and_grad([x], 0.5, 0.25, anchor=given, backend="cpu")
+    assert grad.stride() == torch.empty_like(x).stride()
+    same, (twin,) = compiled(x)
+    assert (float(value), grad.tolist(), grad.stride()) == (float(same), twin.tolist(), twin.stride())

@@ -113,7 +113,7 @@ class Launcher:
             for i in odd:
                 old, leaf = outs[i], leaves[i]
                 if old is not None and leaf is not None:
-                    target = targets[i] = torch.empty_like(leaf).copy_(old) if adding else leaf
+                    target = targets[i] = _copied(old, leaf) if adding else leaf
                     copies.append((old, target))
             out = Held.of(targets, like=buffers.x)
         total = self.launch(op, replace(buffers, out=out), _factors(strengths, len(xs)), tuple(terms))
@@ -133,22 +133,30 @@ def _factors(strengths: Tensor, n: int) -> Tensor:
 
 def dense(xs: list[Tensor], anchors: list[Tensor], *, signed: bool = False) -> Buffers:
     """The leaves and their anchors as the kernels can read them: copied only where there are gaps, overlaps or a lazy
-    negation, or where a leaf and its anchor order their elements differently.
+    negation, and an anchor where it orders its elements otherwise than its leaf.
 
     `signed`: the operation is not one that may read -x for x. Sums and counts of |x| are even, and a step that is
     written back to where it was read is odd; so without an anchor nobody asks 2,000 leaves for their sign.
     """
     if (signed or anchors) and (_negated(xs) or _negated(anchors)):
         xs, anchors = [x.resolve_neg() for x in xs], [a.resolve_neg() for a in anchors]
-    x, anchor = Held.of(xs), Held.of(anchors) if anchors else None
-    odd = set(x.read.irregular)
-    if anchor is not None:
-        odd |= _differing(x, anchor)
-    if odd:
-        x = Held.of([t.contiguous() if i in odd else t for i, t in enumerate(xs)])
-    if odd and anchor is not None:
-        anchor = Held.of([t.contiguous() if i in odd else t for i, t in enumerate(anchors)])
+    x = Held.of(xs)
+    if x.read.irregular:
+        odd = set(x.read.irregular)
+        x = Held.of([_copied(t, t) if i in odd else t for i, t in enumerate(xs)])
+    if not anchors:
+        return Buffers(xs[0].device, x)
+    anchor = Held.of(anchors)
+    if odd := _differing(x, anchor):
+        pairs = zip(anchors, x.tensors, strict=True)
+        anchor = Held.of([_copied(a, leaf) if i in odd else a for i, (a, leaf) in enumerate(pairs)])
     return Buffers(xs[0].device, x, anchor)
+
+
+def _copied(t: Tensor, like: Tensor | None) -> Tensor:
+    """t in dense memory, its elements in the order that `empty_like` gives them: what the custom ops promise of their
+    results, and torch.compile relies on."""
+    return torch.empty_like(t if like is None else like).copy_(t)
 
 
 def _negated(tensors: Sequence[Tensor | None]) -> set[int]:
