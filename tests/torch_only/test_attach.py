@@ -237,16 +237,21 @@ def test_towards_an_anchor() -> None:
         torch.testing.assert_close(p.detach(), a, atol=1e-6, rtol=1e-5)
 
 
-def test_a_compiled_step() -> None:
+@pytest.mark.parametrize("mode", ["grad", "prox"])
+def test_a_compiled_step(mode: str) -> None:
     torch._dynamo.reset()
     model = linear()
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
-    attach(optimizer, L1, L2)
-    backward(model)
-    old = [(p.detach().clone(), p.grad.clone()) for p in model.parameters()]
-    torch.compile(lambda: optimizer.step())()
-    for p, (before, g) in zip(model.parameters(), old, strict=True):
-        torch.testing.assert_close(p.detach(), expected_step(before, g, "grad"))
+    attach(optimizer, L1, L2, mode=mode)
+    step = torch.compile(lambda: optimizer.step())
+    for l1 in (L1, 0.3):  # an entry of the group that changes is seen
+        optimizer.param_groups[0]["l1"] = l1
+        optimizer.zero_grad()
+        backward(model)
+        old = [(p.detach().clone(), p.grad.clone()) for p in model.parameters()]
+        step()
+        for p, (before, g) in zip(model.parameters(), old, strict=True):
+            torch.testing.assert_close(p.detach(), expected_step(before, g, mode, l1))
 
 
 def test_bad_arguments() -> None:

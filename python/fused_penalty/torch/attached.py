@@ -135,8 +135,9 @@ class Attached:
     def _enters(self) -> bool:
         """Whether the hook belongs to the outermost step. torch puts hooks into the step of each class of which it has
         seen an instance, so `super().step()` may run them again, inside. Where a step has raised, its frame is still
-        noted, but not below us. Dynamo knows no frames, so a compiled step has its hooks run as often as torch does."""
+        noted, but not below us. Dynamo knows no frames: what it compiles has its hooks run as often as torch does."""
         if torch.compiler.is_compiling():
+            self._step = None
             return True
         step = _caller()
         below = step.f_back if self._step is not None else None
@@ -148,7 +149,8 @@ class Attached:
         return True
 
     def _leaves(self) -> bool:
-        if torch.compiler.is_compiling():
+        """The same for the hook after the step, whose other hook may have been compiled and have noted no frame."""
+        if torch.compiler.is_compiling() or self._step is None:
             return True
         if _caller() is not self._step:
             return False
