@@ -15,12 +15,13 @@ if not torch.distributed.is_available():
 
 import mesh_checks
 import mesh_steps
+import mesh_strengths
 import mesh_writes
 import ranks
 
 CHECKS = [
     f"{module.__name__}.{name}"
-    for module in (mesh_checks, mesh_steps, mesh_writes)
+    for module in (mesh_checks, mesh_steps, mesh_strengths, mesh_writes)
     for name, f in vars(module).items()
     if inspect.isfunction(f) and list(inspect.signature(f).parameters) == ["rank", "world"]
 ]

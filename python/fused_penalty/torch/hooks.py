@@ -12,9 +12,10 @@ from torch.optim import Optimizer
 
 from .._core.errors import bad
 from .._core.rules import ByPath
-from .._core.strengths import check_strength, group
+from .._core.strengths import group
 from .inplace import add_gradients, proximal_step, select_to_write
 from .params import Selection, is_frozen
+from .scalars import as_double, check_scalar
 from .strengths import requested
 
 
@@ -84,8 +85,8 @@ class Attached:
         s, owners = self._select()
         if not s.leaves:
             return
-        scale = torch.tensor([-1.0 if g.get("maximize") else 1.0 for g in owners], dtype=torch.float64)
-        scale = scale.to(s.leaves[0].device)
+        signs = [-1.0 if g.get("maximize") else 1.0 for g in owners]
+        scale = torch.tensor(signs, dtype=torch.float64, device=s.leaves[0].device)
         if (scaled := getattr(self._optimizer, "grad_scale", None)) is not None:
             scale = scale * scaled.to(scale)
         self.penalty = add_gradients(s, requested(self._backend), scale=scale)
@@ -95,7 +96,7 @@ class Attached:
         if not s.leaves:
             return
         device = s.leaves[0].device
-        rates = torch.stack([torch.as_tensor(g["lr"], dtype=torch.float64, device=device) for g in owners])
+        rates = torch.stack([as_double(check_scalar("lr", g["lr"]), device) for g in owners])
         if (overflow := getattr(optimizer, "found_inf", None)) is not None:  # GradScaler: the step was not made
             rates = torch.where(overflow.to(device) > 0, 0.0, rates)
         outs = [None if is_frozen(x) or x.grad is None else x for x in s.params]
@@ -106,7 +107,7 @@ def _own_strengths(s: Selection, owners: list[dict[str, Any]], k: int) -> list[A
     """Strengths of the leaves: the parameter group's own entry before the one given to `attach`."""
     name, given = ("l1", s.groups.l1) if k == 0 else ("l2", s.groups.l2)
     return [
-        check_strength(name, g[name], torch.is_tensor, path) if name in g else given[s.groups.of_leaf[i]]
+        check_scalar(name, g[name], path) if name in g else given[s.groups.of_leaf[i]]
         for i, (g, path) in enumerate(zip(owners, s.paths(), strict=True))
     ]
 

@@ -14,6 +14,7 @@ from torch.autograd import forward_ad
 from .._core.errors import bad, bad_anchor, bad_dtype, bad_object, describe
 from .._core.plan import DTYPES
 from .._core.strengths import Groups, check_mask_leaf, group, resolve_strengths
+from .scalars import admit, is_tensor
 
 try:
     from .._cpu import Tensors
@@ -174,7 +175,7 @@ def select(params: Params, l1: Any, l2: Any, mask: Any, anchor: Any) -> Selectio
         return _prefix_tree(argument, tree, found)
 
     strengths = [
-        resolve_strengths(name, value, found.names, found.tensors, selected, _is_tensor, broadcast)
+        resolve_strengths(name, value, found.names, found.tensors, selected, is_tensor, broadcast, admit=admit)
         for name, value in (("l1", l1), ("l2", l2))
     ]
     anchors = _anchors(anchor, found, index, leaves)
@@ -186,19 +187,16 @@ def select(params: Params, l1: Any, l2: Any, mask: Any, anchor: Any) -> Selectio
     return Selection(found, index, leaves, anchors, group(len(leaves), *strengths), dtype, by_device, shards, read)
 
 
-def _is_tensor(x: Any) -> bool:
-    return isinstance(x, Tensor)
-
-
 def is_frozen(x: Tensor) -> bool:
     """A parameter that does not learn: it is counted, and nothing is computed or written for it."""
     return not x.requires_grad and type(x) is not Tensor and isinstance(x, nn.Parameter)  # the slow test comes last
 
 
 def is_plain() -> bool:
-    """True in eager mode without any transform: no compile, no functorch level, no tracing mode."""
+    """True in eager mode without any transform: no compile, no trace, no functorch level, no tracing mode."""
     return (
         not torch.compiler.is_compiling()
+        and not torch._C._is_tracing()
         and torch._C._functorch.peek_interpreter_stack() is None
         and torch._C._len_torch_dispatch_stack() == 0
         and forward_ad._current_level < 0

@@ -12,6 +12,7 @@ from torch import Tensor
 from .._core import backends
 from . import calculus as core
 from .params import Selection, is_plain
+from .scalars import as_double
 
 
 @torch.compiler.assume_constant_result
@@ -54,7 +55,7 @@ def per_leaf(s: Selection, k: int) -> Tensor:
         each = tuple(values[g] for g in s.groups.of_leaf)
         # A copy to the device is not allowed in the capture of a CUDA graph: the warm-up has made it.
         return _static(each, device) if is_plain() else torch.tensor(each, dtype=torch.float64, device=device)
-    as_tensors = [torch.as_tensor(v, dtype=torch.float64, device=device) for v in values]
+    as_tensors = [as_double(v, device) for v in values]
     if len(values) == 1:
         return as_tensors[0].expand(len(s.leaves))
     return torch.stack([as_tensors[g] for g in s.groups.of_leaf])

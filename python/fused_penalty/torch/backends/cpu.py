@@ -12,7 +12,7 @@ from .native import Buffers, Launcher
 
 def launch(op: Op, buffers: Buffers, strengths: Tensor | None, terms: tuple[int, ...] | int) -> Tensor:
     plan = plan_of_layout(buffers.x.layout, terms)
-    total = torch.empty(plan.slot_count, op.columns, dtype=torch.float64)
+    total = torch.empty(plan.slot_count, op.columns, dtype=torch.float64, device="cpu")
     address = 0 if strengths is None else strengths.data_ptr()
     slots, threads = plan.slot_count, torch.get_num_threads()
     arrays = (buffers.x, buffers.anchor, buffers.out)
