@@ -3,7 +3,7 @@
     sums(x_1 ... x_n)         S (n, 2) = (Σ|d_i|, Σd_i²), d = x - anchor
     gradients(c, x_1 ... )    c_i0·sign(d_i) + c_i1·d_i
 
-The custom ops are what torch.compile and export see; the Functions add what an op cannot have: forward
+The custom ops (ops.py) are what torch.compile and export see; the Functions add what an op cannot have: forward
 mode, vmap and derivatives of every order. The same ops serve every backend, whose launcher does the work.
 """
 
@@ -16,58 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._core import backends
 from .backends import reference as plain
+from .ops import gradients_op, launcher, stats_op, sums_op
 from .params import is_plain
-
-
-@torch.library.custom_op("fused_penalty::sums", mutates_args=())
-def sums_op(xs: list[Tensor], anchors: list[Tensor], backend: str) -> Tensor:
-    return launcher(backend, xs[0]).launch_sums(xs, anchors)
-
-
-@sums_op.register_fake
-def _(xs: list[Tensor], anchors: list[Tensor], backend: str) -> Tensor:
-    return xs[0].new_empty((len(xs), 2), dtype=torch.float64)
-
-
-@torch.library.custom_op("fused_penalty::gradients", mutates_args=())
-def gradients_op(
-    xs: list[Tensor],
-    anchors: list[Tensor],
-    strengths: Tensor,
-    terms: list[int],
-    live: list[int],
-    backend: str,
-) -> tuple[Tensor, list[Tensor]]:
-    return launcher(backend, xs[0]).launch_gradients(xs, anchors, strengths, terms, live)
-
-
-@gradients_op.register_fake
-def _(
-    xs: list[Tensor],
-    anchors: list[Tensor],
-    strengths: Tensor,
-    terms: list[int],
-    live: list[int],
-    backend: str,
-) -> tuple[Tensor, list[Tensor]]:
-    return strengths.new_empty((len(xs), 2), dtype=torch.float64), [torch.empty_like(xs[i]) for i in live]
-
-
-@torch.library.custom_op("fused_penalty::stats", mutates_args=())
-def stats_op(xs: list[Tensor], anchors: list[Tensor], backend: str) -> Tensor:
-    return launcher(backend, xs[0]).launch_stats(xs, anchors)
-
-
-@stats_op.register_fake
-def _(xs: list[Tensor], anchors: list[Tensor], backend: str) -> Tensor:
-    return xs[0].new_empty((len(xs), 5), dtype=torch.float64)
-
-
-def launcher(backend: str, x: Tensor) -> Any:
-    return backends.choose("torch", backend or None, x.device.type).launcher()
-
 
 # Functions. `backend`, `terms` and `anchored` are static; tensors are the leaves, then their anchors.
 
