@@ -154,3 +154,10 @@ def test_a_write_beside_what_a_derivative_follows_is_right(backend: str) -> None
 def test_functionalize_refuses_a_write(backend: str) -> None:
     with pytest.raises(RuntimeError, match=r"^params: torch\.func\.functionalize cannot .* Use torch\.compile"):
         torch.func.functionalize(lambda x: prox_([x], 0.1, backend=backend))(torch.ones(3))
+
+
+@pytest.mark.parametrize("f", [lambda x, b: written_inside(x, b), lambda x, b: torch.func.grad(written_inside)(x, b)])
+def test_a_compiled_write_to_what_a_derivative_follows_is_refused(f: Fn, backend: str) -> None:
+    torch._dynamo.reset()
+    with pytest.raises(ValueError, match=r"^params at '0': .*not (be )?recorded.*detach\(\)"):
+        torch.compile(lambda x: f(x, backend), backend="eager")(torch.ones(3, requires_grad=True))
