@@ -49,7 +49,7 @@ class Verb:
     call: Callable[..., list[Tensor]]
     expect: Callable[..., list[Any]]
     requires_grad: bool = False
-    writes: bool = False
+    setup: Callable[[Leaves], Callable[[], list[Tensor]]] | None = None  # what need not be compiled
     finish: Callable[[list[Tensor], Leaves], list[Tensor]] = lambda results, xs: results
     derivative: Callable[[np.ndarray], np.ndarray] | None = None  # of the first result; None: it is detached
 
@@ -79,19 +79,27 @@ def _add_grad(*xs: Tensor) -> list[Tensor]:
     return [add_grad_(xs, L1, L2), *(x.grad for x in xs if x.grad is not None)]
 
 
-def _step(mode: str) -> Callable[..., list[Tensor]]:
+def _steps(mode: str) -> Callable[[Leaves], Callable[[], list[Tensor]]]:
     """An optimizer's step with gradients that are the leaves themselves."""
 
-    def call(*xs: Tensor) -> list[Tensor]:
+    def setup(xs: Leaves) -> Callable[[], list[Tensor]]:
         for x in xs:
             x.grad = x.detach().clone()
         optimizer = torch.optim.SGD(list(xs), lr=STEP, foreach=False)
         handle = attach(optimizer, L1, L2, mode=mode)
-        optimizer.step()
-        assert handle.penalty is not None
-        return [handle.penalty, *xs]
 
-    return call
+        def step() -> list[Tensor]:
+            optimizer.step()
+            assert handle.penalty is not None
+            return [handle.penalty, *xs]
+
+        return step
+
+    return setup
+
+
+def _step(mode: str) -> Callable[..., list[Tensor]]:
+    return lambda *xs: _steps(mode)(xs)()
 
 
 def _rounded(x: np.ndarray, like: np.ndarray) -> np.ndarray:
@@ -103,8 +111,12 @@ def _after_grad_step(x: np.ndarray) -> np.ndarray:
     return x.astype(np.float64) - STEP * gradient
 
 
+def _stepped(x: np.ndarray) -> np.ndarray:
+    return (x.astype(np.float64) * (1 - STEP)).astype(x.dtype)
+
+
 def _after_prox_step(x: np.ndarray) -> np.ndarray:
-    return oracle.prox(_rounded(x.astype(np.float64) * (1 - STEP), x), L1, L2, STEP)
+    return oracle.prox(_stepped(x), L1, L2, STEP)
 
 
 def _stats(*xs: Tensor) -> list[Tensor]:
@@ -132,7 +144,7 @@ VERBS: dict[str, Verb] = {
         lambda *xs: [penalty(xs, L1, L2)], lambda *xs: [_value(xs)], derivative=_slope
     ),
     "penalty of named leaves": Verb(
-        lambda *xs: [penalty(dict(zip("abc", xs, strict=False)), fp.by_path({"*": L1}), dict.fromkeys("abc"[: len(xs)], L2))],
+        lambda a, b, c: [penalty({"a": a, "b": b, "c": c}, fp.by_path({"*": L1}), {"a": L2, "b": L2, "c": L2})],
         lambda *xs: [_value(xs)],
         derivative=_slope,
     ),
@@ -155,17 +167,17 @@ VERBS: dict[str, Verb] = {
     ),
     "stats": Verb(_stats, lambda *xs: _transposed([oracle.stats(x) for x in xs])),
     "add_grad_": Verb(
-        _add_grad, lambda *xs: [_value(xs), *(x.astype(np.float64) + _slope(x) for x in xs)], writes=True
+        _add_grad, lambda *xs: [_value(xs), *(x.astype(np.float64) + _slope(x) for x in xs)]
     ),
-    "prox_": Verb(_prox, lambda *xs: [_value(xs), *(oracle.prox(x, L1, L2, STEP) for x in xs)], writes=True),
+    "prox_": Verb(_prox, lambda *xs: [_value(xs), *(oracle.prox(x, L1, L2, STEP) for x in xs)]),
     "regularize_": Verb(
-        _regularize, lambda *xs: [_value(xs), *(oracle.regularized(x, L1, L2) for x in xs)], writes=True
+        _regularize, lambda *xs: [_value(xs), *(oracle.regularized(x, L1, L2) for x in xs)]
     ),
-    "attach": Verb(_step("grad"), lambda *xs: [_value(xs), *map(_after_grad_step, xs)], writes=True),
+    "attach": Verb(_step("grad"), lambda *xs: [_value(xs), *map(_after_grad_step, xs)], setup=_steps("grad")),
     "attach, prox": Verb(
         _step("prox"),
-        lambda *xs: [_value([(x.astype(np.float64) * (1 - STEP)).astype(x.dtype) for x in xs]), *map(_after_prox_step, xs)],
-        writes=True,
+        lambda *xs: [_value([_stepped(x) for x in xs]), *map(_after_prox_step, xs)],
+        setup=_steps("prox"),
     ),
 }  # fmt: skip
 

@@ -4,7 +4,6 @@ by an error that says what to do instead. MODES says which, in words; the tests 
 from __future__ import annotations
 
 import contextlib
-import re
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,7 +14,6 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed")
 from torch import Tensor, nn
 
-import modes
 from modes import VERBS, Verb, array, check, leaves
 
 Check = Callable[[Verb], None]
@@ -194,9 +192,15 @@ def functional_call(f: Callable[..., Any], example: list[Tensor]) -> Callable[..
     return lambda *xs: torch.func.functional_call(module, {f"xs.{i}": x for i, x in enumerate(xs)}, ())
 
 
-def compiled(f: Callable[..., Any], example: list[Tensor]) -> Callable[..., Any]:
+def compiled(verb: Verb) -> None:
+    """As one graph; of an optimizer's step what torch compiles of it, which is not its construction."""
     torch._dynamo.reset()
-    return torch.compile(f, fullgraph=True, backend="aot_eager")
+    if verb.setup is None:
+        after(lambda f, example: torch.compile(f, fullgraph=True, backend="aot_eager"))(verb)
+        return
+    xs = fresh(verb)
+    expected = verb.expect(*map(array, xs))
+    check(torch.compile(verb.setup(xs), backend="aot_eager")(), expected)
 
 
 class Calls(nn.Module):
@@ -228,7 +232,12 @@ def jit_traced(f: Callable[..., Any], example: list[Tensor]) -> Callable[..., An
 def checkpointed(reentrant: bool) -> Callable[..., Callable[..., Any]]:
     from torch.utils.checkpoint import checkpoint
 
-    return lambda f, example: lambda *xs: checkpoint(lambda *ys: tuple(f(*ys)), *xs, use_reentrant=reentrant)
+    def run(f: Callable[..., Any], *xs: Tensor) -> Any:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "None of the inputs have requires_grad")
+            return checkpoint(lambda *ys: tuple(f(*ys)), *xs, use_reentrant=reentrant)
+
+    return lambda f, example: lambda *xs: run(f, *xs)
 
 
 def fake(verb: Verb) -> None:
@@ -267,7 +276,7 @@ CHECKS: dict[str, Check] = {
     "torch.func.vjp": derivatives(by_vjp),
     "torch.func.jvp": derivatives(by_jvp),
     "torch.func.functional_call": after(functional_call),
-    "torch.compile": after(compiled),
+    "torch.compile": compiled,
     "torch.export": after(exported),
     "make_fx": after(fx("real")),
     "make_fx, fake": after(fx("fake")),

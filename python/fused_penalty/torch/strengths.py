@@ -10,9 +10,14 @@ import torch
 from torch import Tensor
 
 from .._core import backends
+from .._core.rules import first_matches
 from . import calculus as core
 from .params import Selection, is_plain
 from .scalars import as_double
+
+
+# Marks the function itself: names and globs are static, and torch.compile would warn of the cache in fnmatch.
+torch.compiler.assume_constant_result(first_matches)
 
 
 @torch.compiler.assume_constant_result
