@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .backends import reference as plain
+from .followed import is_functionalizing
 from .ops import gradients_op, launcher, stats_op, sums_op
 from .params import is_plain
 
@@ -193,6 +194,8 @@ class _Scale(torch.autograd.Function):
 
 @torch._dynamo.allow_in_graph
 def scale(c: Tensor, s: Tensor) -> Tensor:
+    if torch.jit.is_tracing() or is_functionalizing():  # the same, but for the derivative in a zero c of an infinite s
+        return c * torch.where((c == 0) & ~s.isfinite(), 0.0, s)
     return _Scale.apply(c, s)
 
 
@@ -214,7 +217,7 @@ def sums(xs: list[Tensor], anchors: list[Tensor], terms: tuple[int, ...], backen
     tensors = [*xs, *anchors] if anchors else xs
     if is_plain() and not (torch.is_grad_enabled() and any(map(_requires_grad, tensors))):
         return launcher(backend or "", xs[0]).launch_sums(xs, anchors)
-    if torch.jit.is_tracing():  # an autograd Function would be recorded as Python, which cannot be saved
+    if torch.jit.is_tracing() or is_functionalizing():  # a trace with a Function in it cannot be saved
         return sums_op(xs, anchors, list(terms), backend or "")
     return _differentiable_sums(backend or "", terms, bool(anchors), *tensors)
 
