@@ -136,7 +136,7 @@ def dual(f: Fn, x: Tensor) -> Any:
 def test_a_write_to_what_a_derivative_follows_is_refused(name: str, backend: str) -> None:
     x = torch.ones(3)
     for f in (written_inside, lambda y, backend: prox_([y], 0.1, backend=backend)):
-        with pytest.raises(ValueError, match=r"^params at '0': .* takes its derivative.*detach\(\)"):
+        with pytest.raises(ValueError, match=r"^params at '0': .*not (be )?recorded.*detach\(\)"):
             FOLLOWED[name](lambda y, f=f: f(y, backend), x)
     assert x.tolist() == [1.0] * 3
 
@@ -156,6 +156,7 @@ def test_functionalize_refuses_a_write(backend: str) -> None:
         torch.func.functionalize(lambda x: prox_([x], 0.1, backend=backend))(torch.ones(3))
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # Dynamo's look at arguments
 @pytest.mark.parametrize("f", [lambda x, b: written_inside(x, b), lambda x, b: torch.func.grad(written_inside)(x, b)])
 def test_a_compiled_write_to_what_a_derivative_follows_is_refused(f: Fn, backend: str) -> None:
     torch._dynamo.reset()
