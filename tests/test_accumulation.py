@@ -10,9 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pytest
-
 import oracle
+import pytest
 from frontends import DTYPES, Frontend, params
 
 UNIT = 2.0**-24

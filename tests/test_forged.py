@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from fresh import run_fresh
 
 _cpu = pytest.importorskip("fused_penalty._cpu", reason="the native module was not built", exc_type=ImportError)

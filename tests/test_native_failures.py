@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from fresh import run_fresh
 
 pytest.importorskip("torch", reason="the native launcher is driven through torch tensors here")

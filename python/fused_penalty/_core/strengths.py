@@ -20,10 +20,14 @@ from .rules import ByLeaf, ByPath
 IsScalar = Callable[[Any], bool]  # tells an array of the framework, possibly traced
 # (argument, prefix tree) -> one entry for each leaf of params; None if the value is a leaf and not a tree
 Broadcast = Callable[[str, Any], list[Any] | None]
+# (argument, 0-d array, path) -> the array that is used in its place; raises for one that no launch can read
+Admit = Callable[[str, Any, str | None], Any]
 
 
-def check_strength(argument: str, value: Any, is_device: IsScalar, path: str | None = None) -> Any:
-    """A static strength as a finite float >= 0; a 0-d array of the framework as it is.
+def check_strength(
+    argument: str, value: Any, is_device: IsScalar, path: str | None = None, *, admit: Admit | None = None
+) -> Any:
+    """A static strength as a finite float >= 0; a 0-d array of the framework as it is, or as `admit` returns it.
 
     Raises TypeError or ValueError for anything else.
     """
@@ -36,7 +40,7 @@ def check_strength(argument: str, value: Any, is_device: IsScalar, path: str | N
             )  # fmt: skip
         if "bool" in str(value.dtype) or "complex" in str(value.dtype):
             raise bad(TypeError, argument, f"an array of dtype {value.dtype}", remedy, path=path)
-        return value
+        return value if admit is None else admit(argument, value, path)
     if type(value) is not float:  # the common case needs no more look
         if isinstance(value, np.ndarray) and value.ndim:
             raise bad(
@@ -48,7 +52,8 @@ def check_strength(argument: str, value: Any, is_device: IsScalar, path: str | N
             shown = value.item() if isinstance(value, (np.ndarray, np.generic)) else value
             raise bad(TypeError, argument, f"{describe(shown)} is not a strength", remedy, path=path)
         value = number
-    if not (math.isfinite(value) and value >= 0):
+    # False for a NaN; and torch.compile, which may make floats symbols, knows no isfinite
+    if not 0 <= value < math.inf:
         raise bad(ValueError, argument, f"the strength {value}", remedy, path=path)
     return value
 
@@ -142,6 +147,8 @@ def resolve_strengths(
     selected: Sequence[bool],
     is_device: IsScalar,
     broadcast: Broadcast,
+    *,
+    admit: Admit | None = None,
 ) -> list[Any]:
     """Checked strengths: one for each selected leaf, in order, or a single one for all."""
     if isinstance(value, (ByPath, ByLeaf)):
@@ -149,10 +156,10 @@ def resolve_strengths(
     else:
         tree = broadcast(argument, value)
         if tree is None:
-            return [check_strength(argument, value, is_device)]
+            return [check_strength(argument, value, is_device, admit=admit)]
         found = tree
     return [
-        check_strength(argument, v, is_device, path)
+        check_strength(argument, v, is_device, path, admit=admit)
         for v, keep, path in zip(found, selected, paths(), strict=True)
         if keep
     ]

@@ -3,7 +3,7 @@
     sums(x_1 ... x_n)         S (n, 2) = (Σ|d_i|, Σd_i²), d = x - anchor
     gradients(c, x_1 ... )    c_i0·sign(d_i) + c_i1·d_i
 
-The custom ops are what torch.compile and export see; the Functions add what an op cannot have: forward
+The custom ops (ops.py) are what torch.compile and export see; the Functions add what an op cannot have: forward
 mode, vmap and derivatives of every order. The same ops serve every backend, whose launcher does the work.
 """
 
@@ -16,59 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._core import backends
 from .backends.reference import leaf_sums
 from .elastic_net import displacements, sign, subgradient
+from .followed import is_functionalizing
+from .ops import gradients_op, launcher, stats_op, sums_op
 from .params import is_plain
-
-
-@torch.library.custom_op("fused_penalty::sums", mutates_args=())
-def sums_op(xs: list[Tensor], anchors: list[Tensor], backend: str) -> Tensor:
-    return launcher(backend, xs[0]).launch_sums(xs, anchors)
-
-
-@sums_op.register_fake
-def _(xs: list[Tensor], anchors: list[Tensor], backend: str) -> Tensor:
-    return xs[0].new_empty((len(xs), 2), dtype=torch.float64)
-
-
-@torch.library.custom_op("fused_penalty::gradients", mutates_args=())
-def gradients_op(
-    xs: list[Tensor],
-    anchors: list[Tensor],
-    strengths: Tensor,
-    terms: list[int],
-    live: list[int],
-    backend: str,
-) -> tuple[Tensor, list[Tensor]]:
-    return launcher(backend, xs[0]).launch_gradients(xs, anchors, strengths, terms, live)
-
-
-@gradients_op.register_fake
-def _(
-    xs: list[Tensor],
-    anchors: list[Tensor],
-    strengths: Tensor,
-    terms: list[int],
-    live: list[int],
-    backend: str,
-) -> tuple[Tensor, list[Tensor]]:
-    return strengths.new_empty((len(xs), 2), dtype=torch.float64), [torch.empty_like(xs[i]) for i in live]
-
-
-@torch.library.custom_op("fused_penalty::stats", mutates_args=())
-def stats_op(xs: list[Tensor], anchors: list[Tensor], backend: str) -> Tensor:
-    return launcher(backend, xs[0]).launch_stats(xs, anchors)
-
-
-@stats_op.register_fake
-def _(xs: list[Tensor], anchors: list[Tensor], backend: str) -> Tensor:
-    return xs[0].new_empty((len(xs), 5), dtype=torch.float64)
-
-
-def launcher(backend: str, x: Tensor) -> Any:
-    return backends.choose("torch", backend or None, x.device.type).launcher()
-
 
 # Functions. `backend`, `terms` and `anchored` are static; tensors are the leaves, then their anchors.
 
@@ -92,10 +44,27 @@ def _tangents(tangents: Sequence[Any], anchored: bool, like: Sequence[Tensor]) -
     return found
 
 
+def _pull_sums(
+    static: tuple[str, Any, bool], tensors: Sequence[Tensor], needed: Sequence[bool], ct: Tensor
+) -> tuple[list[Any], list[Any]]:
+    """The cotangents of leaves and of anchors from that of the sums."""
+    backend, terms, anchored = static
+    n = len(ct)
+    live = [i for i in range(n) if needed[i] or (anchored and needed[n + i])]
+    factors = torch.stack([ct[:, 0], 2 * ct[:, 1]], dim=1)
+    if len(live) < n:  # frozen leaves are counted, but nothing is computed for them
+        factors = torch.stack([factors[i] for i in live])  # no index tensor: it would be copied to the device
+        tensors = [tensors[i] for i in live] + [tensors[n + i] for i in live if anchored]
+        terms = tuple(terms[i] for i in live)
+    found = dict(zip(live, gradients(backend, terms, anchored, factors, *tensors), strict=True))
+    x_grads = [found[i] if needed[i] else None for i in range(n)]
+    return x_grads, [-found[i] if needed[n + i] else None for i in range(n)] if anchored else []
+
+
 class _Sums(torch.autograd.Function):
     @staticmethod
     def forward(backend: str, terms: Any, anchored: bool, *tensors: Tensor) -> Tensor:
-        return sums_op(*_split(tensors, anchored), backend)
+        return sums_op(*_split(tensors, anchored), list(terms), backend)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -105,18 +74,8 @@ class _Sums(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, ct: Tensor) -> Any:
-        backend, terms, anchored = ctx.static
-        needed, tensors = ctx.needs_input_grad[3:], ctx.saved_tensors
-        n = len(ct)
-        live = [i for i in range(n) if needed[i] or (anchored and needed[n + i])]
-        factors = torch.stack([ct[:, 0], 2 * ct[:, 1]], dim=1)
-        if len(live) < n:  # frozen leaves are counted, but nothing is computed for them
-            factors = torch.stack([factors[i] for i in live])  # no index tensor: it would be copied to the device
-            tensors = [tensors[i] for i in live] + [tensors[n + i] for i in live if anchored]
-            terms = tuple(terms[i] for i in live)
-        found = dict(zip(live, gradients(backend, terms, anchored, factors, *tensors), strict=True))
-        x_grads = [found[i] if needed[i] else None for i in range(n)]
-        anchor_grads = [-found[i] if needed[n + i] else None for i in range(n)] if anchored else []
+        needed = ctx.needs_input_grad[3:]
+        x_grads, anchor_grads = _pull_sums(ctx.static, ctx.saved_tensors, needed, ct)
         return None, None, None, *x_grads, *anchor_grads
 
     @staticmethod
@@ -135,6 +94,24 @@ class _Sums(torch.autograd.Function):
             return leaf_sums(_displacements(ts, anchored))
 
         return torch.func.vmap(unfused, in_dims=tuple(in_dims[3:]))(*tensors), 0
+
+
+# The op's own derivative is for graphs that hold the op instead of the Function: exported, made by make_fx, traced.
+
+
+def _save(ctx: Any, inputs: Any, output: Any) -> None:
+    xs, anchors, terms, backend = inputs
+    ctx.static = backend, tuple(terms), bool(anchors)
+    ctx.save_for_backward(*xs, *anchors)
+
+
+def _pull_op(ctx: Any, ct: Tensor) -> Any:
+    needed = [*ctx.needs_input_grad[0], *ctx.needs_input_grad[1]]
+    x_grads, anchor_grads = _pull_sums(ctx.static, ctx.saved_tensors, needed, ct)
+    return x_grads, anchor_grads, None, None
+
+
+sums_op.register_autograd(_pull_op, setup_context=_save)
 
 
 class _Gradients(torch.autograd.Function):
@@ -219,6 +196,8 @@ class _Scale(torch.autograd.Function):
 
 @torch._dynamo.allow_in_graph
 def scale(c: Tensor, s: Tensor) -> Tensor:
+    if torch.jit.is_tracing() or is_functionalizing():  # the same, but for the derivative in a zero c of an infinite s
+        return c * torch.where((c == 0) & ~s.isfinite(), 0.0, s)
     return _Scale.apply(c, s)
 
 
@@ -240,6 +219,8 @@ def sums(xs: list[Tensor], anchors: list[Tensor], terms: tuple[int, ...], backen
     tensors = [*xs, *anchors] if anchors else xs
     if is_plain() and not (torch.is_grad_enabled() and any(map(_requires_grad, tensors))):
         return launcher(backend or "", xs[0]).launch_sums(xs, anchors)
+    if torch.jit.is_tracing() or is_functionalizing():  # a trace with a Function in it cannot be saved
+        return sums_op(xs, anchors, list(terms), backend or "")
     return _differentiable_sums(backend or "", terms, bool(anchors), *tensors)
 
 

@@ -15,8 +15,9 @@ from torch.optim import Optimizer
 
 from .._core.errors import bad
 from .._core.rules import ByPath
-from .._core.strengths import Groups, check_strength, group, is_static_zero
+from .._core.strengths import Groups, group, is_static_zero
 from .params import Selection
+from .scalars import check_scalar
 
 NAMES = ("l1", "l2")
 
@@ -86,11 +87,7 @@ class GroupStrengths:
         for g in self._groups:
             path = next(iter(g.get("param_names", ())), str(first))
             l1, l2 = (
-                check_strength(name, g[name], torch.is_tensor, path)
-                if name in g
-                else value
-                if _is_scalar(value)
-                else None
+                check_scalar(name, g[name], path) if name in g else value if _is_scalar(value) else None
                 for name, value in self.given.items()
             )
             pairs.append((l1, l2))
@@ -141,7 +138,7 @@ class GroupStrengths:
 def _scalar(name: str, value: Any) -> Any:
     """A checked scalar; anything else as it is."""
     if isinstance(value, (int, float, np.generic, np.ndarray, Tensor)):
-        return check_strength(name, value, torch.is_tensor)
+        return check_scalar(name, value)
     return value
 
 

@@ -7,16 +7,20 @@ pass that still needs an old value raises instead of using the new one.
 
 from __future__ import annotations
 
+import functools
 import sys
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .._core.operations import Op
-from .._core.strengths import check_flag, check_strength
+from .._core.plan import L2
+from .._core.strengths import check_flag
 from .params import Params, Selection, is_frozen, select, zeros
-from .strengths import coefficients_of, combine, requested
+from .scalars import as_double, check_scalar
+from .strengths import coefficients_of, combine, per_leaf, requested
 from .updates import update
 from .writable import check_writable
 
@@ -107,7 +111,8 @@ def prox_(
     Args:
       params, l1, l2, mask, anchor, frozen, backend: as in `penalty`. A frozen `nn.Parameter` is left alone, and
         counted in the value unless `frozen="skip"`.
-      step: the step's length >= 0: a float or a 0-d tensor.
+      step: the step's length >= 0: a float or a 0-d tensor. Tensors are not read on the host: where step, l1 or l2 is
+        one that is negative or NaN, the result is NaN.
 
     Returns:
       The penalty of what was read, before the step; a detached scalar.
@@ -124,18 +129,26 @@ def prox_(
     (4.625, [0.0, -0.5])
     """
     s = select_to_write(params, l1, l2, mask, anchor, frozen)
-    step = check_strength("step", step, torch.is_tensor)
+    step = check_scalar("step", step)
     backend = requested(backend)
     if not s.leaves:
         return zeros()
-    return proximal_step(s, torch.as_tensor(step, dtype=torch.float64, device=s.leaves[0].device), written(s), backend)
+    return proximal_step(s, as_double(step, s.leaves[0].device), written(s), backend)
 
 
 def proximal_step(s: Selection, step: Tensor, outs: list[Tensor | None], backend: str | None) -> Tensor:
     """`prox_` of a selection; step: a scalar or (n,), float64."""
     with torch.no_grad():
         check_writable(s, outs)
-        return combine(s, update(Op.PROX, s, outs, coefficients_of(Op.PROX, s, step), backend)).to(s.dtype)
+        coefficients = _nan_unless_positive(coefficients_of(Op.PROX, s, step), step, per_leaf(s, 0), per_leaf(s, 1))
+        return combine(s, update(Op.PROX, s, outs, coefficients, backend)).to(s.dtype)
+
+
+def _nan_unless_positive(coefficients: Tensor, *scalars: Tensor) -> Tensor:
+    """The coefficients (n, 2), or NaN where one of the scalars is negative or NaN: the step is not defined there, a
+    device scalar cannot be refused (it is not read on the host), and the formula would give plausible numbers."""
+    sound = functools.reduce(torch.minimum, scalars) >= 0
+    return torch.where(sound.unsqueeze(-1), coefficients, torch.nan)
 
 
 def regularize_(
@@ -174,7 +187,11 @@ def regularize_(
     with torch.no_grad():
         outs = written(s)
         check_writable(s, outs)
-        return combine(s, update(Op.REGULARIZE, s, outs, coefficients_of(Op.REGULARIZE, s), backend)).to(s.dtype)
+        coefficients = _nan_unless_positive(coefficients_of(Op.REGULARIZE, s), per_leaf(s, 0), per_leaf(s, 1))
+        # the L2 term stays where it has to carry the NaN of a bad l1
+        terms = (t if isinstance(a, float) else t | L2 for t, a in zip(s.groups.terms, s.groups.l1, strict=True))
+        s = replace(s, groups=replace(s.groups, terms=tuple(terms)))
+        return combine(s, update(Op.REGULARIZE, s, outs, coefficients, backend)).to(s.dtype)
 
 
 def select_to_write(params: Params, l1: Any, l2: Any, mask: Any, anchor: Any, frozen: str = "count") -> Selection:

@@ -159,6 +159,17 @@ def unwrap(leaves: Sequence[Any], anchors: Sequence[Any], paths: Sequence[str]) 
     return Shards(list(leaves), local, paths, share, group), local, [_local(a) for a in anchors]
 
 
+@_opaque
+def unwrap_scalar(argument: str, value: DTensor, path: str | None) -> Tensor:
+    """The local tensor of a strength or step that every rank of its mesh holds whole. Differentiable."""
+    if value.device_mesh.get_coordinate() is None or not all(p.is_replicate() for p in value.placements):
+        raise bad(
+            ValueError, argument, f"a DTensor placed as {value.placements} that this rank does not hold whole",
+            "Call redistribute() on it first, to Replicate() on a mesh that this rank is part of", path=path,
+        )  # fmt: skip
+    return _local(value)
+
+
 def _is_free_to_read(x: Tensor) -> bool:
     return x.is_cpu
 

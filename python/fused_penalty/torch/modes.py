@@ -7,9 +7,10 @@ from torch.autograd import forward_ad
 
 
 def is_plain() -> bool:
-    """True in eager mode without any transform: no compile, no functorch level, no tracing mode."""
+    """True in eager mode without any transform: no compile, no trace, no functorch level, no tracing mode."""
     return (
         not torch.compiler.is_compiling()
+        and not torch._C._is_tracing()
         and torch._C._functorch.peek_interpreter_stack() is None
         and torch._C._len_torch_dispatch_stack() == 0
         and forward_ad._current_level < 0

@@ -15,6 +15,7 @@ from .._core.strengths import Groups, check_mask_leaf, group, resolve_strengths
 from .leaves import Leaves, Params, flatten
 from .modes import is_plain
 from .pairing import anchors_of, prefix_tree
+from .scalars import admit, is_tensor
 from .survey import SUPPORTED, Tensors, check_leaves, check_memory, look, read_natively
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def select(params: Params, l1: Any, l2: Any, mask: Any, anchor: Any, frozen: str
         return prefix_tree(argument, tree, found)
 
     strengths = [
-        resolve_strengths(name, value, found.names, found.tensors, selected, _is_tensor, broadcast)
+        resolve_strengths(name, value, found.names, found.tensors, selected, is_tensor, broadcast, admit=admit)
         for name, value in (("l1", l1), ("l2", l2))
     ]
     anchors = anchors_of(anchor, found, index, leaves)
@@ -106,10 +107,6 @@ def _is_frozen_leaf(x: Any) -> bool:
 def _names(found: Leaves, index: Sequence[int]) -> Sequence[str]:
     names = found.names()
     return names if len(index) == len(names) else [names[i] for i in index]
-
-
-def _is_tensor(x: Any) -> bool:
-    return isinstance(x, Tensor)
 
 
 def is_frozen(x: Tensor) -> bool:

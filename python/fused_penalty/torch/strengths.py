@@ -12,9 +12,14 @@ from torch import Tensor
 
 from .._core import backends
 from .._core.operations import Op
+from .._core.rules import first_matches
 from . import calculus as core
 from .backends.tables import Place, Tables
 from .params import Selection, is_plain
+from .scalars import as_double
+
+# Marks the function itself: names and globs are static, and torch.compile would warn of the cache in fnmatch.
+torch.compiler.assume_constant_result(first_matches)
 
 
 @torch.compiler.assume_constant_result
@@ -61,13 +66,11 @@ def spread(values: Sequence[Any], of_leaf: Sequence[int], device: torch.device) 
     if all(isinstance(v, float) for v in values):
         if len(set(values)) == 1:
             return torch.full((n,), values[0], dtype=torch.float64, device=device)
-        return _static(tuple(values[g] for g in of_leaf), device)
-    scalars = [
-        torch.full((), v, dtype=torch.float64, device=device)
-        if isinstance(v, float)
-        else torch.as_tensor(v, dtype=torch.float64, device=device)
-        for v in values
-    ]
+        each = tuple(values[g] for g in of_leaf)
+        if torch.jit.is_tracing():  # which warns of torch.tensor
+            return torch.stack([as_double(v, device) for v in each])
+        return _static(each, device)
+    scalars = [as_double(v, device) for v in values]
     runs = [(g, len(list(run))) for g, run in itertools.groupby(of_leaf)]
     return torch.cat([scalars[g].expand(k) for g, k in runs])
 

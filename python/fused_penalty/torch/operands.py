@@ -1,0 +1,82 @@
+"""What the custom ops ask of their operands.
+
+The verbs pass nothing else; but anybody can call `torch.ops.fused_penalty.*`, or load a graph that does, and native
+code would read past the end of what is too short. Real and fake implementations both check, so that a graph which
+cannot run is refused where it is traced. There are no leaves' names here: errors name the operand and its position.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .._core.errors import bad
+from .._core.plan import BOTH, DTYPES
+
+_REMEDY = "Call the verbs of fused_penalty.torch, which prepare what this op takes"
+_DTYPES = frozenset(getattr(torch, name) for name in DTYPES)
+
+
+def check_leaves(xs: Sequence[Tensor], anchors: Sequence[Tensor]) -> None:
+    """Leaves that a kernel can read, on one device; no anchors, or one like each leaf."""
+    if not xs:
+        raise _wrong("xs", "no leaves")
+    for i, x in enumerate(xs):
+        if x.dtype not in _DTYPES or x.layout is not torch.strided or x.is_meta or x.device != xs[0].device:
+            raise _wrong(f"xs[{i}]", f"{_text(x)} of {x.layout} beside {_text(xs[0])}")
+    if anchors:
+        check_alike("anchors", anchors, xs)
+
+
+def check_alike(argument: str, tensors: Sequence[Tensor], xs: Sequence[Tensor]) -> None:
+    """Of each leaf one tensor with its dtype, shape and device."""
+    if len(tensors) != len(xs):
+        raise _wrong(argument, f"{len(tensors)} tensors for {len(xs)} leaves")
+    for i, (t, x) in enumerate(zip(tensors, xs, strict=True)):
+        if (t.dtype, t.layout, t.device) != (x.dtype, x.layout, x.device) or t.shape != x.shape:
+            raise _wrong(f"{argument}[{i}]", f"{_text(t)} of {t.layout} beside a leaf that is {_text(x)}")
+
+
+def check_strengths(xs: Sequence[Tensor], strengths: Tensor, terms: Sequence[int]) -> None:
+    """Two float64 numbers for each leaf, and its terms."""
+    if strengths.shape != (len(xs), 2) or strengths.dtype != torch.float64 or strengths.device != xs[0].device:
+        raise _wrong("strengths", f"{_text(strengths)} instead of torch.float64[{len(xs)}, 2] on {xs[0].device}")
+    check_terms(xs, terms)
+
+
+def check_terms(xs: Sequence[Tensor], terms: Sequence[int]) -> None:
+    if len(terms) != len(xs) or not all(0 <= t <= BOTH for t in terms):
+        raise _wrong("terms", f"{_some(terms)} instead of {len(xs)} numbers from 0 to {BOTH}")
+
+
+def check_live(live: Sequence[int], leaves: int, written: int | None = None) -> None:
+    """Positions of leaves, in order; as many as there are tensors to write."""
+    if any(not 0 <= i < leaves for i in live) or any(a >= b for a, b in itertools.pairwise(live)):
+        raise _wrong("live", f"{_some(live)} are not rising positions in {leaves} leaves")
+    if written is not None and len(live) != written:
+        raise _wrong("live", f"{len(live)} positions for {written} tensors to write")
+
+
+def check_written(argument: str, written: Sequence[Tensor]) -> None:
+    """No memory is written twice by one launch."""
+    filled = [t for t in written if t.numel()]
+    if len({t.data_ptr() for t in filled}) < len(filled):
+        raise bad(
+            ValueError, argument, "two of these tensors are the same memory, which a launch would write twice",
+            "Give each tensor once; under vmap, map over memory of its own for each row (clone() an expanded tensor)",
+        )  # fmt: skip
+
+
+def _text(x: Tensor) -> str:
+    return f"{x.dtype}{list(x.shape)} on {x.device}"
+
+
+def _some(values: Sequence[int]) -> str:
+    return str(list(values)) if len(values) <= 8 else f"{len(values)} numbers"
+
+
+def _wrong(argument: str, what: str) -> Exception:
+    return bad(ValueError, argument, what, _REMEDY)
