@@ -21,8 +21,9 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from . import launch
-from .backends.reference import proximal_leaf, term_gradient
+from .backends.reference import proximal_leaf, term_gradient, wide
 from .mesh import classes
+from .strengths import proximal_factors, scalar
 
 Arrays = Sequence[jax.Array]
 
@@ -100,7 +101,9 @@ def _leaf_tangents(
     zero = _zero(ones, dtype)
     d_value, d_total = zero, [[zero, zero] for _ in l1]
     of_leaf = list(zip(classes(leaves, anchors), spec.of_leaf, strict=True))
-    factors = {(c, g): (ones[c] * l1[g], ones[c] * (2 * l2[g])) for c, g in dict.fromkeys(of_leaf)}
+    factors = {
+        (c, g): tuple(ones[c].astype(v.dtype) * v for v in (l1[g], 2 * l2[g])) for c, g in dict.fromkeys(of_leaf)
+    }
     for (index, is_leaf), tangent in zip(live, tangents, strict=True):
         i = index % n
         g = spec.of_leaf[i]
@@ -115,9 +118,8 @@ def _leaf_tangents(
 
 def displacement(leaves: Arrays, anchors: Arrays, i: int) -> jax.Array:
     """x - anchor of leaf i, in float32 or wider."""
-    wide = jnp.promote_types(leaves[i].dtype, jnp.float32)
-    d = leaves[i].astype(wide)
-    return d - anchors[i].astype(wide) if anchors else d
+    d = wide(leaves[i])
+    return d - wide(anchors[i]) if anchors else d
 
 
 def leaf_gradients(
@@ -127,7 +129,7 @@ def leaf_gradients(
     found = []
     for i, g in enumerate(of_leaf):
         d = displacement(leaves, anchors, i)
-        a, b = (jnp.asarray(v).astype(d.dtype) for v in (l1[g], 2 * l2[g]))
+        a, b = scalar(l1[g], d.dtype), 2 * scalar(l2[g], d.dtype)
         found.append(term_gradient(d, a, b, terms[g]))
     return found
 
@@ -159,7 +161,7 @@ def leaf_proximals(
     found = []
     for i, g in enumerate(of_leaf):
         d = displacement(leaves, anchors, i)
-        a, b = (jnp.asarray(v).astype(d.dtype) for v in (step * l1[g], 1 / (1 + 2 * step * l2[g])))
+        a, b = proximal_factors(step, l1[g], l2[g], d.dtype)
         origin = anchors[i].astype(d.dtype) if anchors else jnp.zeros_like(d)
         found.append(proximal_leaf(d, origin, a, b))
     return found
@@ -171,8 +173,7 @@ def proximal_leaves(
 ) -> tuple[jax.Array, ...]:
     """The proximal step of every leaf, from one launch."""
     dtype = launch.result_dtype(leaves)
-    rows = [jnp.stack([step * a, 1 / (1 + 2 * step * b)]) for a, b in zip(l1, l2, strict=True)]
-    factors = jnp.stack(rows).astype(dtype)
+    factors = jnp.stack([jnp.stack(proximal_factors(step, a, b, dtype)) for a, b in zip(l1, l2, strict=True)])
     return launch.proximal(spec.backend, spec.of_leaf, factors, leaves, anchors, in_place=in_place)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,8 +14,9 @@ from .._core import backends
 from .._core.plan import BOTH
 from .._core.strengths import check_strength
 from . import calculus as core
-from .params import Selection, is_array, select
+from .params import Selection, is_array, is_numeric, select
 from .placement import explained
+from .strengths import scalar
 
 PyTree = Any
 __all__ = ["Stats", "Sums", "penalty", "penalty_and_grad", "prox", "stats", "sums"]
@@ -85,9 +87,9 @@ def penalty(
     s = select(params, l1, l2, mask, anchor)
     backend = backends.requested("jax", backend)
     if not s.leaves:
-        return jnp.float32(0)
+        return scalar(0.0, np.float32)
     spec, strengths = _spec(s, backend)
-    with explained(params, s):
+    with explained(s):
         return core.penalty(spec, *strengths, s.leaves, s.anchors)
 
 
@@ -106,8 +108,8 @@ def penalty_and_grad(
 
     Returns:
       (P, gradients): gradients have the structure, shapes and dtypes of params; each element is computed in
-      float32 or wider and rounded once. Masked leaves get zeros (float0 zeros if they are not floating, as
-      `jax.grad(allow_int=True)` gives).
+      float32 or wider and rounded once. Leaves that do not count get zeros (float0 zeros if they are not floating, as
+      `jax.grad(allow_int=True)` gives; None if they are no arrays, as `equinox.filter_grad` gives).
 
     >>> import jax.numpy as jnp
     >>> from fused_penalty.jax import penalty_and_grad
@@ -118,14 +120,13 @@ def penalty_and_grad(
     s = select(params, l1, l2, mask, anchor)
     backend = backends.requested("jax", backend)
     found: list[Any] = []
-    value = jnp.float32(0)
+    value = scalar(0.0, np.float32)
     if s.leaves:
         spec, strengths = _spec(s, backend)
-        with explained(params, s):
+        with explained(s):
             value, *found = core.penalty_and_grad(spec, *strengths, s.leaves, s.anchors)
-    chosen = dict(zip(s.index, found, strict=True))
-    grads = [chosen[i] if i in chosen else _zero_gradient(x) for i, x in enumerate(s.all_leaves)]
-    return value, jax.tree.unflatten(s.treedef, grads)
+    chosen = set(s.index)
+    return value, s.tree(found, [None if i in chosen else _zero_gradient(x) for i, x in enumerate(s.flat.leaves)])
 
 
 def sums(params: PyTree, *, mask: Any = None, anchor: PyTree | None = None, backend: str | None = None) -> Sums:
@@ -139,15 +140,16 @@ def sums(params: PyTree, *, mask: Any = None, anchor: PyTree | None = None, back
     >>> s.abs.tolist(), s.square.tolist(), s.paths
     ([7.0, 2.0], [25.0, 4.0], ('a', 'b'))
     """
-    s = select(params, 0.0, 0.0, mask, anchor, with_paths=True)
+    s = select(params, 0.0, 0.0, mask, anchor)
     backend = backends.requested("jax", backend)
-    assert s.paths is not None
     if not s.leaves:
-        return Sums(jnp.zeros(0), jnp.zeros(0), ())
+        none = jax.device_put(np.zeros(0, np.float32))
+        return Sums(none, none, ())
     n = len(s.leaves)
-    with explained(params, s):
+    with explained(s):
         total = core.sums(core.Spec(backend, tuple(range(n)), (BOTH,) * n), s.leaves, s.anchors)
-    return Sums(total[:, 0], total[:, 1], s.paths)
+    absolute, square = jnp.unstack(total, axis=1)
+    return Sums(absolute, square, s.paths)
 
 
 def stats(params: PyTree, *, mask: Any = None, anchor: PyTree | None = None, backend: str | None = None) -> Stats:
@@ -162,16 +164,16 @@ def stats(params: PyTree, *, mask: Any = None, anchor: PyTree | None = None, bac
     >>> s.max.tolist(), s.zeros.tolist(), s.nonfinite.tolist(), s.size
     ([4.0, inf], [1, 0], [0, 1], (3, 1))
     """
-    s = select(params, 0.0, 0.0, mask, anchor, with_paths=True)
+    s = select(params, 0.0, 0.0, mask, anchor)
     backend = backends.requested("jax", backend)
-    assert s.paths is not None
     if not s.leaves:
-        none, no_count = jnp.zeros(0), jnp.zeros(0, jnp.int32)
+        none, no_count = jax.device_put((np.zeros(0, np.float32), np.zeros(0, np.int32)))
         return Stats(none, none, none, no_count, no_count, (), ())
-    with explained(params, s):
+    with explained(s):
         reals, counts = core.stats(backend, *jax.lax.stop_gradient((s.leaves, s.anchors)))
     sizes = tuple(x.size for x in s.leaves)
-    return Stats(reals[:, 0], reals[:, 1], reals[:, 2], counts[:, 0], counts[:, 1], sizes, s.paths)
+    (absolute, square, largest), (zeros, bad) = jnp.unstack(reals, axis=1), jnp.unstack(counts, axis=1)
+    return Stats(absolute, square, largest, zeros, bad, sizes, s.paths)
 
 
 def prox(
@@ -211,38 +213,38 @@ def prox(
     s = select(params, l1, l2, mask, anchor)
     step = check_strength("step", step, is_array)
     backend = backends.requested("jax", backend)
-    new = list(s.all_leaves)
+    found: Sequence[jax.Array] = ()
     if s.leaves:
         spec, strengths = _spec(s, backend)
-        length = _scalar(step, core.launch.result_dtype(s.leaves))
+        length = scalar(step, core.launch.result_dtype(s.leaves))
         in_place = any(isinstance(x, jax.core.Tracer) for x in s.leaves)
-        with explained(params, s):
+        with explained(s):
             found = core.proximal(spec, in_place, length, *strengths, s.leaves, s.anchors)
-        for i, x in zip(s.index, found, strict=True):
-            new[i] = x
-    return jax.tree.unflatten(s.treedef, new)
-
-
-@functools.lru_cache(maxsize=4096)
-def _device_scalar(value: float, dtype: Any, mesh: Any) -> jax.Array:
-    """A static strength as a device scalar, made once: converting 2,000 floats at each call costs more than
-    the launch. Under `jax.set_mesh` an array belongs to the mesh, so each mesh has its own."""
-    with jax.ensure_compile_time_eval():
-        return jnp.asarray(value, dtype)
+    return s.tree(found, s.flat.leaves)
 
 
 def _spec(s: Selection, backend: str | None) -> tuple[core.Spec, tuple[tuple[jax.Array, ...], ...]]:
     dtype = core.launch.result_dtype(s.leaves)
-    strengths = tuple(tuple(_scalar(v, dtype) for v in values) for values in (s.groups.l1, s.groups.l2))
+    strengths = tuple(tuple(scalar(v, dtype) for v in values) for values in (s.groups.l1, s.groups.l2))
     return core.Spec(backend, s.groups.of_leaf, s.groups.terms), strengths
 
 
-def _scalar(v: Any, dtype: Any) -> jax.Array:
-    mesh = jax.sharding.get_abstract_mesh()
-    return _device_scalar(v, dtype, mesh) if isinstance(v, float) else jnp.asarray(v).astype(dtype)
-
-
 def _zero_gradient(leaf: Any) -> Any:
+    """What stands for a gradient where a leaf does not count; None beside what is no array at all, a function say."""
+    if not is_numeric(leaf):
+        return None
     if isinstance(leaf, float) or jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
-        return jnp.zeros_like(leaf)
+        return _zeros(leaf)
     return np.zeros(np.shape(leaf), jax.dtypes.float0)
+
+
+def _zeros(leaf: Any) -> jax.Array:
+    """`jnp.zeros_like`, but without a transfer of its zero, which `jax.transfer_guard("disallow")` would refuse."""
+    if isinstance(leaf, jax.core.Tracer) or not isinstance(leaf, jax.Array):
+        return jnp.zeros_like(leaf)
+    return _zeros_at(leaf.sharding)(leaf)
+
+
+@functools.lru_cache(maxsize=64)
+def _zeros_at(sharding: jax.sharding.Sharding) -> Any:
+    return jax.jit(jnp.zeros_like, out_shardings=sharding)

@@ -22,8 +22,9 @@ from ..._core.plan import L1, L2, Plan
 RUN = 32  # float32 additions in a row; beyond that the sum is carried in two float32
 
 
-def _wide(x: jax.Array) -> jax.Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+def wide(x: jax.Array) -> jax.Array:
+    """In float32 or wider. Not by `jnp.promote_types`, which strict promotion refuses."""
+    return x.astype(jnp.float64 if x.dtype == jnp.float64 else jnp.float32)
 
 
 def _add_pairs(a: Sequence[jax.Array], b: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -50,7 +51,7 @@ def accurate_sum(v: jax.Array) -> jax.Array:
 @jax.jit
 def row_sums(x: jax.Array) -> jax.Array:
     """(..., 2): Σ|x| and Σx² over the last axis, in float32 or wider."""
-    x = _wide(x)
+    x = wide(x)
     return jnp.stack([accurate_sum(jnp.abs(x)), accurate_sum(x * x)], axis=-1)
 
 
@@ -86,7 +87,7 @@ def penalty_and_grad(params: Any, l1: Any = 0.0, l2: Any = 0.0) -> tuple[jax.Arr
     """
 
     def gradient(x: jax.Array) -> jax.Array:
-        d = _wide(x)
+        d = wide(x)
         return (l1 * jnp.sign(d) + 2 * l2 * d).astype(x.dtype)
 
     return penalty(params, l1, l2), jax.tree.map(gradient, params)
@@ -101,7 +102,7 @@ def prox(params: Any, l1: Any = 0.0, l2: Any = 0.0, step: Any = 1.0) -> Any:
     """
 
     def leaf(x: jax.Array) -> jax.Array:
-        d = _wide(x)
+        d = wide(x)
         return proximal_leaf(d, jnp.zeros_like(d), step * l1, 1 / (1 + 2 * step * l2)).astype(x.dtype)
 
     return jax.tree.map(leaf, params)
@@ -114,10 +115,10 @@ def _rows(plan: Plan, arrays: Sequence[jax.Array]) -> list[jax.Array]:
     """Each leaf as (rows, size), minus its anchor where there are anchors."""
     n = len(plan.sizes)
     shapes = list(zip(plan.rows, plan.sizes, strict=True))
-    found = [_wide(x).reshape(s) for x, s in zip(arrays[:n], shapes, strict=True)]
+    found = [wide(x).reshape(s) for x, s in zip(arrays[:n], shapes, strict=True)]
     if len(arrays) == n:
         return found
-    return [x - _wide(a).reshape(x.shape) for x, a in zip(found, arrays[n:], strict=True)]
+    return [x - wide(a).reshape(x.shape) for x, a in zip(found, arrays[n:], strict=True)]
 
 
 def _totals(plan: Plan, arrays: Sequence[jax.Array], dtype: Any) -> jax.Array:
@@ -151,7 +152,7 @@ def slot_prox(plan: Plan, strengths: jax.Array, arrays: Sequence[jax.Array], dty
     found = []
     for i, (x, d, first) in enumerate(zip(arrays, _rows(plan, arrays), plan.slots, strict=False)):
         rows = strengths[first : first + d.shape[0]].astype(d.dtype)
-        origin = _wide(arrays[n + i]).reshape(d.shape) if len(arrays) > n else jnp.zeros_like(d)
+        origin = wide(arrays[n + i]).reshape(d.shape) if len(arrays) > n else jnp.zeros_like(d)
         found.append(proximal_leaf(d, origin, rows[:, :1], rows[:, 1:]).reshape(x.shape).astype(x.dtype))
     return tuple(found)
 

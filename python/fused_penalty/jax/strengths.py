@@ -1,0 +1,36 @@
+"""Strengths and steps as device scalars."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def scalar(v: Any, dtype: Any) -> jax.Array:
+    """A static strength (a float) or a 0-d array in the dtype. An array is not read on the host."""
+    if isinstance(v, float):
+        return _made_once(v, dtype, jax.sharding.get_abstract_mesh(), jax.config.jax_default_device)  # type: ignore[attr-defined]
+    return jnp.asarray(v).astype(dtype)
+
+
+@functools.lru_cache(maxsize=4096)
+def _made_once(value: float, dtype: Any, mesh: Any, device: Any) -> jax.Array:
+    """A static strength as a device scalar, made once: converting 2,000 floats at each call costs more than
+    the launch. Under `jax.set_mesh` an array belongs to the mesh, so each mesh has its own.
+
+    `device_put` says that the transfer is meant, so that `jax.transfer_guard("disallow")` lets it pass.
+    """
+    with jax.ensure_compile_time_eval():
+        return jax.device_put(np.asarray(value, dtype))
+
+
+def proximal_factors(step: Any, l1: Any, l2: Any, dtype: Any) -> tuple[jax.Array, jax.Array]:
+    """(threshold, factor after it). Where the step or l1 is negative or NaN there is no proximal step: the factor is
+    NaN, and so is the result, rather than a number that looks right."""
+    step, l1, l2 = (scalar(v, dtype) for v in (step, l1, l2))
+    factor = 1 / (1 + 2 * step * l2)
+    return step * l1, jnp.where((step >= 0) & (l1 >= 0), factor, jnp.nan)
