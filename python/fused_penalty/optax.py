@@ -94,7 +94,8 @@ def proximal(
     Args:
       l1, l2, mask, anchor: as in `add_penalty_grads`. With an anchor, what lands is x - anchor, to the rounding of
         the sum in `apply_updates`.
-      learning_rate: the step size, the one of the optimizer before: a float, a 0-d array or a schedule. Required.
+      learning_rate: the step size, the one of the optimizer before: a float, a 0-d array or a schedule. Required. An
+        array is not read on the host: where it, or an l1 that is one, is negative or NaN, the updates are NaN.
 
     Returns:
       An `optax.GradientTransformation` whose updates are new params - params. What comes after it in a chain would

@@ -115,6 +115,11 @@ def _as_array(x: Any, flat: Flat, i: int) -> jax.Array:
         raise bad_object(flat.paths[i], x, "a JAX array, a numpy array or a float")
     if x.dtype not in SUPPORTED:
         raise bad_dtype(flat.paths[i], x.dtype)
+    if isinstance(x, jax.core.Tracer) and not all(isinstance(n, int) for n in x.shape):
+        raise bad(
+            ValueError, "params", f"the shape {x.shape} is symbolic, but a launch is planned for sizes",
+            "Export for each shape that you need", path=flat.paths[i],
+        )  # fmt: skip
     return x
 
 

@@ -64,13 +64,13 @@ class Flat:
         return found if entries.keys() <= used else None
 
     def twins(self, other: Flat) -> dict[int, Any] | None:
-        """The leaf of another tree for each position, paired as in `spread`. None if the trees do not pair."""
+        """The leaf of another tree for each position, paired as in `spread`. None if the other has a parameter more;
+        where it has none, the position is left out."""
         if other.treedef == self.treedef:
             return dict(enumerate(other.leaves))
         theirs = dict(zip(other.names, other.leaves, strict=True))
         needed = {name for name, counts in zip(other.names, other.counted, strict=True) if counts}
-        mine = {name for name, counts in zip(self.names, self.counted, strict=True) if counts}
-        if needed - set(self.names) or mine - theirs.keys():
+        if needed - set(self.names):
             return None
         return {i: theirs[name] for i, name in enumerate(self.names) if name in theirs}
 
