@@ -21,7 +21,7 @@ from ._core.operations import Op
 from ._core.rules import ByPath
 from ._core.strengths import check_strength
 from .jax.calculus import unfused
-from .jax.params import Selection, is_array, select
+from .jax.params import Selection, is_array, is_numeric, select
 
 PyTree = Any
 __all__ = ["PenaltyState", "add_penalty_grads", "proximal"]
@@ -69,7 +69,8 @@ def add_penalty_grads(
     """
 
     def update(updates: PyTree, state: PenaltyState, params: PyTree | None = None) -> tuple[PyTree, PenaltyState]:
-        s = select(_given(params), _at(l1, state.count), _at(l2, state.count), mask, state.anchor)
+        among = _updated(updates, _given(params))
+        s = select(params, _at(l1, state.count), _at(l2, state.count), mask, state.anchor, among=among)
         gradients = _written(Op.GRADIENT, s, 1.0)
         return _map(_add, updates, _tree(s, gradients), params), _next(state)
 
@@ -94,7 +95,8 @@ def proximal(
     Args:
       l1, l2, mask, anchor: as in `add_penalty_grads`. With an anchor, what lands is x - anchor, to the rounding of
         the sum in `apply_updates`.
-      learning_rate: the step size, the one of the optimizer before: a float, a 0-d array or a schedule. Required.
+      learning_rate: the step size, the one of the optimizer before: a float, a 0-d array or a schedule. Required. An
+        array is not read on the host: where it, or an l1 that is one, is negative or NaN, the updates are NaN.
 
     Returns:
       An `optax.GradientTransformation` whose updates are new params - params. What comes after it in a chain would
@@ -119,8 +121,9 @@ def proximal(
         raise bad(TypeError, "learning_rate", "it is missing", "Give the learning rate of the optimizer before")
 
     def update(updates: PyTree, state: PenaltyState, params: PyTree | None = None) -> tuple[PyTree, PenaltyState]:
-        moved = optax.apply_updates(_given(params), updates)
-        s = select(moved, _at(l1, state.count), _at(l2, state.count), mask, state.anchor)
+        among = _updated(updates, _given(params))
+        moved = _map(_moved, updates, params, absent=lambda p: p)
+        s = select(moved, _at(l1, state.count), _at(l2, state.count), mask, state.anchor, among=among)
         step = check_strength("learning_rate", _at(learning_rate, state.count), is_array)
         new = _written(Op.PROX, s, step)
         return _map(_difference, updates, _tree(s, new), params), _next(state)
@@ -148,29 +151,49 @@ def _written(op: Op, s: Selection, step: Any) -> list[jax.Array]:
     return unfused(op, s.groups.of_leaf, s.groups.terms, step, s.groups.l1, s.groups.l2, s.leaves, s.anchors)
 
 
+def _updated(updates: PyTree, params: PyTree) -> list[bool]:
+    """Which leaves of params get an update; where an update is None, params may hold anything."""
+    flags = _map(lambda g, p: True, updates, params, absent=lambda p: jax.tree.map(lambda _: False, p))
+    return jax.tree.leaves(flags)
+
+
 def _tree(s: Selection, values: Sequence[jax.Array]) -> PyTree:
     """A tree like params: the values of the selected leaves, and None elsewhere."""
-    found: list[Any] = [None] * len(s.all_leaves)
-    for i, value in zip(s.index, values, strict=True):
-        found[i] = value
-    return s.treedef.unflatten(found)
+    return s.tree(values, [None] * len(s.flat.leaves))
 
 
-def _map(f: Callable[..., Any], updates: PyTree, *trees: PyTree) -> PyTree:
-    """f over the updates that are there; in the other trees anything may stand where an update is None."""
-    return jax.tree.map(lambda g, *x: None if g is None else f(g, *x), updates, *trees, is_leaf=lambda g: g is None)
+def _map(
+    f: Callable[..., Any], updates: PyTree, *trees: PyTree, absent: Callable[..., Any] = lambda *trees: None
+) -> PyTree:
+    """f over the updates that are there; where one is None, the others may hold any subtree, which `absent` maps."""
+
+    def each(g: Any, *x: Any) -> Any:
+        return absent(*x) if g is None else f(g, *x)
+
+    return jax.tree.map(each, updates, *trees, is_leaf=lambda g: g is None)
+
+
+def _joined(*values: Any) -> Any:
+    """The dtype that JAX's arithmetic gives, under strict promotion, too."""
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.result_type(*values)
+
+
+def _moved(update: jax.Array, param: Any) -> jax.Array:
+    return optax.apply_updates(param, update)
 
 
 def _add(update: jax.Array, gradient: jax.Array | None, param: Any) -> jax.Array:
     if gradient is None:  # masked
         return update
-    return (update + gradient).astype(jnp.result_type(update, param))
+    total = update.astype(_joined(update, gradient)) + gradient
+    return total.astype(_joined(update, param))
 
 
 def _difference(update: jax.Array, new: jax.Array | None, param: Any) -> jax.Array:
     if new is None:  # masked
         return update
-    return (new - param).astype(jnp.result_type(update, param))
+    return (new - jnp.asarray(param).astype(new.dtype)).astype(_joined(update, param))
 
 
 def _first(params: PyTree, anchor: PyTree | None) -> PenaltyState:
@@ -178,7 +201,9 @@ def _first(params: PyTree, anchor: PyTree | None) -> PenaltyState:
     state's memory away, and loses the leaves that `optax.masked` has taken out of params."""
 
     def keep(p: Any, a: Any) -> Any:
-        return p if isinstance(p, optax.MaskedNode) else jnp.array(a, copy=True)
+        if isinstance(p, optax.MaskedNode):
+            return p
+        return jnp.array(a, copy=True) if is_numeric(a) else None  # a state holds arrays
 
     if anchor is not None and jax.tree.leaves(params):
         try:

@@ -256,6 +256,15 @@ def test_proximal_under_inject_hyperparams() -> None:
         np.testing.assert_array_equal(optax.apply_updates(params, updates)["w"], expected)
 
 
+@pytest.mark.parametrize("value", [-1.0, np.nan])
+def test_a_negative_or_nan_array_gives_nan(value: float) -> None:
+    params = {"w": jnp.array([2.0, 0.0, -0.1])}
+    bad = jnp.float32(value)
+    for optimizer in (proximal(0.1, 0.5, learning_rate=bad), proximal(bad, learning_rate=0.1)):
+        after, _ = step(optimizer, params, jax.tree.map(jnp.zeros_like, params))
+        assert np.isnan(after["w"]).all()
+
+
 def _train(penalised: Callable[[], Any]) -> np.ndarray:
     """The weights of a regression in which 6 of 20 features matter."""
     rng = np.random.default_rng(0)

@@ -153,3 +153,24 @@ class TestJax:
             assert x.tolist() == [1.0, -2.0]
         both = jax.jit(lambda v: (v * 3, prox([v * 2], 0.5, backend=backend)[0], v))(x)
         assert [v.tolist() for v in both] == [[3.0, -6.0], [1.5, -3.5], [1.0, -2.0]]
+
+    @pytest.mark.parametrize("value", [-1.0, np.nan, -np.inf])
+    @pytest.mark.parametrize("argument", ["step", "l1"])
+    @pytest.mark.parametrize("l2", [0.0, 0.5])
+    def test_a_negative_or_nan_array_gives_nan(self, backend: str, value: float, argument: str, l2: float) -> None:
+        """Never a number that looks right: a step of -1 with l2 = 0.5 would divide by zero."""
+        from fused_penalty.jax import prox
+
+        x, a = jax.numpy.array([1.0, -2.0, 0.0, 0.25]), jax.numpy.ones(4)
+        for l1 in (0.0, 0.5):
+            given = {"l1": l1, "step": 1.0} | {argument: jax.numpy.float32(value)}
+            for anchor in (None, [a]):
+                for call in (
+                    prox,
+                    jax.jit(lambda p, anchor, **kw: prox(p, l2=l2, anchor=anchor, backend=backend, **kw)),
+                ):
+                    extra = {"l2": l2, "backend": backend} if call is prox else {}
+                    (found,) = call([x], anchor=anchor, **given, **extra)
+                    assert np.isnan(np.asarray(found)).all()
+        (found,) = prox([x], jax.numpy.float32(0), 0.5, step=jax.numpy.float32(0), backend=backend)
+        np.testing.assert_array_equal(found, x)

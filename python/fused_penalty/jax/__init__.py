@@ -4,6 +4,9 @@ Convention: no ½. The penalty is Σ_i ( l1_i·Σ|x_i| + l2_i·Σx_i² ) and its
 Keras and treex; `optax.add_decayed_weights(wd)` is `l2 = wd / 2`.
 """
 
+from .._core.backends import rows as _rows
 from .verbs import Stats, Sums, penalty, penalty_and_grad, prox, stats, sums
 
 __all__ = ["Stats", "Sums", "penalty", "penalty_and_grad", "prox", "stats", "sums"]
+
+_rows("jax", None)  # registers the custom calls: a program that `jax.export` made elsewhere needs them

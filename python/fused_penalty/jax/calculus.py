@@ -22,8 +22,9 @@ from jax.custom_derivatives import SymbolicZero
 
 from .._core.operations import Op
 from . import launch
-from .elastic_net import displacement, subgradient, written
+from .elastic_net import displacement, subgradient, wide, written
 from .mesh import classes
+from .strengths import coefficients
 
 Arrays = Sequence[jax.Array]
 
@@ -101,7 +102,9 @@ def _leaf_tangents(
     zero = _zero(ones, dtype)
     d_value, d_total = zero, [[zero, zero] for _ in l1]
     of_leaf = list(zip(classes(leaves, anchors), spec.of_leaf, strict=True))
-    factors = {(c, g): (ones[c] * l1[g], ones[c] * (2 * l2[g])) for c, g in dict.fromkeys(of_leaf)}
+    factors = {
+        (c, g): tuple(ones[c].astype(v.dtype) * v for v in (l1[g], 2 * l2[g])) for c, g in dict.fromkeys(of_leaf)
+    }
     for (index, is_leaf), tangent in zip(live, tangents, strict=True):
         i = index % n
         g = spec.of_leaf[i]
@@ -127,24 +130,22 @@ def unfused(
     """What the operation writes for each leaf, in float32 or wider: jnp that XLA fuses into what uses it."""
     found = []
     for i, g in enumerate(of_leaf):
-        wide = jnp.float64 if leaves[i].dtype == jnp.float64 else jnp.float32
-        a, b = (jnp.asarray(c).astype(wide) for c in op.coefficients(l1[g], l2[g], step))
+        a, b = coefficients(op, l1[g], l2[g], step, wide(leaves[i]).dtype)
         found.append(written(op, leaves[i], anchors[i] if anchors else None, a, b, terms[g]))
     return found
 
 
 def _coefficients(op: Op, l1: Arrays, l2: Arrays, step: Any, dtype: Any) -> jax.Array:
     """(a, b) of the operation for each group, (groups, 2)."""
-    pairs = [op.coefficients(a, b, step) for a, b in zip(l1, l2, strict=True)]
-    return jnp.stack([jnp.stack(pair) for pair in pairs]).astype(dtype)
+    return jnp.stack([jnp.stack(coefficients(op, a, b, step, dtype)) for a, b in zip(l1, l2, strict=True)])
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def value_and_gradients(spec: Spec, l1: Arrays, l2: Arrays, leaves: Arrays, anchors: Arrays) -> tuple[jax.Array, ...]:
     """(P, gradient...) from one launch."""
     dtype = launch.result_dtype(leaves)
-    coefficients = _coefficients(Op.GRADIENT, l1, l2, 1.0, dtype)
-    total, *found = launch.gradients(spec.backend, spec.of_leaf, spec.terms, coefficients, leaves, anchors)
+    rows = _coefficients(Op.GRADIENT, l1, l2, 1.0, dtype)
+    total, *found = launch.gradients(spec.backend, spec.of_leaf, spec.terms, rows, leaves, anchors)
     return combine(l1, l2, total), *found
 
 
@@ -165,8 +166,8 @@ def proximal_leaves(
 ) -> tuple[jax.Array, ...]:
     """The proximal step of every leaf, from one launch."""
     dtype = launch.result_dtype(leaves)
-    coefficients = _coefficients(Op.PROX, l1, l2, step, dtype)
-    return launch.proximal(spec.backend, spec.of_leaf, coefficients, leaves, anchors, in_place=in_place)
+    rows = _coefficients(Op.PROX, l1, l2, step, dtype)
+    return launch.proximal(spec.backend, spec.of_leaf, rows, leaves, anchors, in_place=in_place)
 
 
 @proximal_leaves.defjvp

@@ -50,6 +50,8 @@ def spread(local: Local, batch_rank: int, tables: Arrays, leaves: Arrays, anchor
         return (_gathered if axes else _by_type)(local, batch_rank, mesh, *operands)
     if mesh.manual_axes:
         return local(batch_rank, Shares.alone(leaves), *_as_varying(operands, axes))
+    if jax.config.jax_disable_jit:  # type: ignore[attr-defined]  # custom_partitioning needs the compiler
+        return local(batch_rank, Shares.alone(leaves), *operands)
     return _partitioned(local, batch_rank, tuple(map(len, operands)))(*operands)
 
 

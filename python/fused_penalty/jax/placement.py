@@ -8,32 +8,29 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 from jax.sharding import NamedSharding
 
 from .._core.errors import bad
-from .params import Selection, dotted
+from .params import Selection
 
 
 @contextlib.contextmanager
-def explained(params: Any, s: Selection) -> Iterator[None]:
+def explained(s: Selection) -> Iterator[None]:
     """Raises ValueError with argument and path in place of an error that comes from where the leaves lie."""
     try:
         yield
     except (KeyError, TypeError, ValueError) as e:
-        reason = _misplaced(params, s)
+        reason = _misplaced(s)
         if reason is None:
             raise
         raise reason from e
 
 
-def _misplaced(params: Any, s: Selection) -> Exception | None:
-    flat = jax.tree_util.tree_flatten_with_path(params)[0]
-    paths = [dotted(flat[i][0]) for i in s.index]
-    named = [("params", path, x) for path, x in zip(paths, s.leaves, strict=True)]
-    named += [("anchor", path, x) for path, x in zip(paths, s.anchors, strict=False)]
+def _misplaced(s: Selection) -> Exception | None:
+    named = [("params", path, x) for path, x in zip(s.paths, s.leaves, strict=True)]
+    named += [("anchor", path, x) for path, x in zip(s.paths, s.anchors, strict=False)]
     first: tuple[str, str, str] | None = None
     for argument, path, x in named:
         unreduced = jax.typeof(x).sharding.spec.unreduced

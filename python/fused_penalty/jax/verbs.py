@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,8 +14,9 @@ from .._core import backends
 from .._core.plan import BOTH
 from .._core.strengths import check_strength
 from . import calculus as core
-from .params import Selection, is_array, select
+from .params import Selection, is_array, is_numeric, select
 from .placement import explained
+from .strengths import scalar
 
 PyTree = Any
 __all__ = ["Stats", "Sums", "penalty", "penalty_and_grad", "prox", "stats", "sums"]
@@ -59,11 +61,16 @@ def penalty(
     the local parts, as jnp's would be: add it over the axes with `jax.lax.psum`.
 
     Args:
-      params: a pytree of float16, bfloat16, float32 or float64 arrays (numpy arrays and floats too), any shapes.
+      params: a pytree of float16, bfloat16, float32 or float64 arrays (numpy arrays and floats too), any shapes. Of the
+        Variables of flax nnx (in a Module, a State or any tree) those that are an `nnx.Param` count, a shared one once;
+        the rest is treated as if it were masked. The variables of a linen Module: give `variables["params"]`.
       l1, l2: strengths >= 0: a scalar, a 0-d array (may be traced, scheduled or learned), a prefix tree of
-        these, `fused_penalty.by_path` or `by_leaf`. A static 0 removes its term from value and gradient.
-      mask: a bool, a prefix tree of bools or a callable of params that returns one; False leaves a leaf out.
-      anchor: a pytree like params; the penalty is then of x - anchor.
+        these, `fused_penalty.by_path` or `by_leaf`. A static 0 removes its term from value and gradient. An array is
+        not read on the host: a negative one or a NaN gives what IEEE arithmetic gives.
+      mask: a bool, a prefix tree of bools or a callable of params that returns one; False leaves a leaf out. (A Module
+        of bools, which may be callable, is a tree.)
+      anchor: a pytree like params; the penalty is then of x - anchor. Anchor, mask and strengths pair with params by
+        structure, or by name where the containers differ only in type, as a dict and a FrozenDict do.
       backend: "cpu", "reference" or None for the best one that the compiled platform has.
 
     Returns:
@@ -72,7 +79,7 @@ def penalty(
     Raises:
       TypeError: a selected leaf that is no float array; a strength or mask entry of a wrong type.
       ValueError: a negative or non-finite static strength; trees that do not match; an unknown backend; leaves on
-        different meshes or devices.
+        different meshes or devices; all variables of a linen Module without a mask.
 
     Source: Zou & Hastie, "Regularization and variable selection via the elastic net", 2005 (without the ½).
 
@@ -85,9 +92,9 @@ def penalty(
     s = select(params, l1, l2, mask, anchor)
     backend = backends.requested("jax", backend)
     if not s.leaves:
-        return jnp.float32(0)
+        return scalar(0.0, np.float32)
     spec, strengths = _spec(s, backend)
-    with explained(params, s):
+    with explained(s):
         return core.penalty(spec, *strengths, s.leaves, s.anchors)
 
 
@@ -106,8 +113,8 @@ def penalty_and_grad(
 
     Returns:
       (P, gradients): gradients have the structure, shapes and dtypes of params; each element is computed in
-      float32 or wider and rounded once. Masked leaves get zeros (float0 zeros if they are not floating, as
-      `jax.grad(allow_int=True)` gives).
+      float32 or wider and rounded once. Leaves that do not count get zeros (float0 zeros if they are not floating, as
+      `jax.grad(allow_int=True)` gives; None if they are no arrays, as `equinox.filter_grad` gives).
 
     >>> import jax.numpy as jnp
     >>> from fused_penalty.jax import penalty_and_grad
@@ -118,14 +125,13 @@ def penalty_and_grad(
     s = select(params, l1, l2, mask, anchor)
     backend = backends.requested("jax", backend)
     found: list[Any] = []
-    value = jnp.float32(0)
+    value = scalar(0.0, np.float32)
     if s.leaves:
         spec, strengths = _spec(s, backend)
-        with explained(params, s):
+        with explained(s):
             value, *found = core.penalty_and_grad(spec, *strengths, s.leaves, s.anchors)
-    chosen = dict(zip(s.index, found, strict=True))
-    grads = [chosen[i] if i in chosen else _zero_gradient(x) for i, x in enumerate(s.all_leaves)]
-    return value, jax.tree.unflatten(s.treedef, grads)
+    chosen = set(s.index)
+    return value, s.tree(found, [None if i in chosen else _zero_gradient(x) for i, x in enumerate(s.flat.leaves)])
 
 
 def sums(params: PyTree, *, mask: Any = None, anchor: PyTree | None = None, backend: str | None = None) -> Sums:
@@ -139,22 +145,24 @@ def sums(params: PyTree, *, mask: Any = None, anchor: PyTree | None = None, back
     >>> s.abs.tolist(), s.square.tolist(), s.paths
     ([7.0, 2.0], [25.0, 4.0], ('a', 'b'))
     """
-    s = select(params, 0.0, 0.0, mask, anchor, with_paths=True)
+    s = select(params, 0.0, 0.0, mask, anchor)
     backend = backends.requested("jax", backend)
-    assert s.paths is not None
     if not s.leaves:
-        return Sums(jnp.zeros(0), jnp.zeros(0), ())
+        none = jax.device_put(np.zeros(0, np.float32))
+        return Sums(none, none, ())
     n = len(s.leaves)
-    with explained(params, s):
+    with explained(s):
         total = core.sums(core.Spec(backend, tuple(range(n)), (BOTH,) * n), s.leaves, s.anchors)
-    return Sums(total[:, 0], total[:, 1], s.paths)
+    absolute, square = jnp.unstack(total, axis=1)
+    return Sums(absolute, square, s.paths)
 
 
 def stats(params: PyTree, *, mask: Any = None, anchor: PyTree | None = None, backend: str | None = None) -> Stats:
     """Σ|x|, Σx², max|x|, zeros and non-finite numbers of each selected leaf, in one launch.
 
     Arguments and errors are those of `penalty`. Derivatives are zero. An empty leaf has max 0; a leaf with a NaN has
-    max NaN.
+    max NaN. XLA's threads on CPU flush subnormal numbers to zero, so with backend="cpu" those of bfloat16, float32 and
+    float64 count as zeros; with `fused_penalty.torch.stats` they do not.
 
     >>> import jax.numpy as jnp
     >>> from fused_penalty.jax import stats
@@ -162,16 +170,16 @@ def stats(params: PyTree, *, mask: Any = None, anchor: PyTree | None = None, bac
     >>> s.max.tolist(), s.zeros.tolist(), s.nonfinite.tolist(), s.size
     ([4.0, inf], [1, 0], [0, 1], (3, 1))
     """
-    s = select(params, 0.0, 0.0, mask, anchor, with_paths=True)
+    s = select(params, 0.0, 0.0, mask, anchor)
     backend = backends.requested("jax", backend)
-    assert s.paths is not None
     if not s.leaves:
-        none, no_count = jnp.zeros(0), jnp.zeros(0, jnp.int32)
+        none, no_count = jax.device_put((np.zeros(0, np.float32), np.zeros(0, np.int32)))
         return Stats(none, none, none, no_count, no_count, (), ())
-    with explained(params, s):
+    with explained(s):
         reals, counts = core.stats(backend, *jax.lax.stop_gradient((s.leaves, s.anchors)))
     sizes = tuple(x.size for x in s.leaves)
-    return Stats(reals[:, 0], reals[:, 1], reals[:, 2], counts[:, 0], counts[:, 1], sizes, s.paths)
+    (absolute, square, largest), (zeros, bad) = jnp.unstack(reals, axis=1), jnp.unstack(counts, axis=1)
+    return Stats(absolute, square, largest, zeros, bad, sizes, s.paths)
 
 
 def prox(
@@ -188,11 +196,13 @@ def prox(
 
     That is argmin_y l1‖y‖₁ + l2‖y‖₂² + ‖y - x‖²/(2·step), with S(x, t) = x - clip(x, -t, t): soft-thresholding, which
     gives exact zeros. With an anchor a: a + S(x - a, step·l1) / (1 + 2·step·l2). Under jit each leaf is written where
-    it lies if nothing else needs it (donated params: no copy). Differentiable; works under vmap.
+    it lies if nothing else needs it (donated params: no copy). Differentiable; works under vmap. On CPU XLA flushes
+    subnormal numbers of bfloat16, float32 and float64 to zero.
 
     Args:
       params, l1, l2, mask, anchor, backend: as in `penalty`.
-      step: the step's length >= 0: a float or a 0-d array, possibly traced.
+      step: the step's length >= 0: a float or a 0-d array, possibly traced. An array is not read on the host: where it,
+        or an l1 that is an array, is negative or NaN, the result is NaN.
 
     Returns:
       A pytree like params; each element is computed in float32 or wider and rounded once. Masked leaves are returned
@@ -211,38 +221,38 @@ def prox(
     s = select(params, l1, l2, mask, anchor)
     step = check_strength("step", step, is_array)
     backend = backends.requested("jax", backend)
-    new = list(s.all_leaves)
+    found: Sequence[jax.Array] = ()
     if s.leaves:
         spec, strengths = _spec(s, backend)
-        length = _scalar(step, core.launch.result_dtype(s.leaves))
+        length = scalar(step, core.launch.result_dtype(s.leaves))
         in_place = any(isinstance(x, jax.core.Tracer) for x in s.leaves)
-        with explained(params, s):
+        with explained(s):
             found = core.proximal(spec, in_place, length, *strengths, s.leaves, s.anchors)
-        for i, x in zip(s.index, found, strict=True):
-            new[i] = x
-    return jax.tree.unflatten(s.treedef, new)
-
-
-@functools.lru_cache(maxsize=4096)
-def _device_scalar(value: float, dtype: Any, mesh: Any) -> jax.Array:
-    """A static strength as a device scalar, made once: converting 2,000 floats at each call costs more than
-    the launch. Under `jax.set_mesh` an array belongs to the mesh, so each mesh has its own."""
-    with jax.ensure_compile_time_eval():
-        return jnp.asarray(value, dtype)
+    return s.tree(found, s.flat.leaves)
 
 
 def _spec(s: Selection, backend: str | None) -> tuple[core.Spec, tuple[tuple[jax.Array, ...], ...]]:
     dtype = core.launch.result_dtype(s.leaves)
-    strengths = tuple(tuple(_scalar(v, dtype) for v in values) for values in (s.groups.l1, s.groups.l2))
+    strengths = tuple(tuple(scalar(v, dtype) for v in values) for values in (s.groups.l1, s.groups.l2))
     return core.Spec(backend, s.groups.of_leaf, s.groups.terms), strengths
 
 
-def _scalar(v: Any, dtype: Any) -> jax.Array:
-    mesh = jax.sharding.get_abstract_mesh()
-    return _device_scalar(v, dtype, mesh) if isinstance(v, float) else jnp.asarray(v).astype(dtype)
-
-
 def _zero_gradient(leaf: Any) -> Any:
+    """What stands for a gradient where a leaf does not count; None beside what is no array at all, a function say."""
+    if not is_numeric(leaf):
+        return None
     if isinstance(leaf, float) or jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
-        return jnp.zeros_like(leaf)
+        return _zeros(leaf)
     return np.zeros(np.shape(leaf), jax.dtypes.float0)
+
+
+def _zeros(leaf: Any) -> jax.Array:
+    """`jnp.zeros_like`, but without a transfer of its zero, which `jax.transfer_guard("disallow")` would refuse."""
+    if isinstance(leaf, jax.core.Tracer) or not isinstance(leaf, jax.Array):
+        return jnp.zeros_like(leaf)
+    return _zeros_at(leaf.sharding)(leaf)
+
+
+@functools.lru_cache(maxsize=64)
+def _zeros_at(sharding: jax.sharding.Sharding) -> Any:
+    return jax.jit(jnp.zeros_like, out_shardings=sharding)

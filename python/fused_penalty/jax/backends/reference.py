@@ -22,7 +22,7 @@ from ..._core.operations import Op
 from ..._core.plan import BOTH, Plan
 from ..elastic_net import wide, written
 
-RUN = 16  # numbers added up in a row in float32, as `kRun` of kernels/elastic_net.h; then the sum is carried in two float32
+RUN = 16  # numbers in a row in float32, as `kRun` of kernels/elastic_net.h; then the sum is carried in two float32
 
 
 def _add_pairs(a: Sequence[jax.Array], b: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:

@@ -1,0 +1,359 @@
+"""Every verb under every mode that JAX can be switched to: the right numbers, or a refusal that says what to do.
+
+`MODES` is what docs/reliability.md prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+jax = pytest.importorskip("jax", reason="jax is not installed")
+optax = pytest.importorskip("optax", reason="optax is not installed")
+import jax.numpy as jnp
+import oracle
+from fresh import run_fresh
+from frontends import DTYPES
+from jax import export
+from jax.sharding import AxisType
+
+import fused_penalty as fp
+from fused_penalty.jax import penalty, penalty_and_grad, prox, stats, sums
+from fused_penalty.optax import add_penalty_grads, proximal
+
+MODES: dict[str, str] = {
+    "jax.disable_jit": "right",
+    "jax.debug_nans": "right",
+    "jax.debug_infs": "right",
+    "jax.numpy_dtype_promotion('strict')": "right",
+    "jax.numpy_rank_promotion('raise')": "right",
+    "jax.enable_x64": "right",
+    "jax.checking_leaks": "right",
+    "jax.default_matmul_precision('highest')": "right",
+    "jax.default_device": "right",
+    "jax.set_mesh, automatic axes": "right",
+    "jax.set_mesh, explicit axes": "right",
+    "jax.transfer_guard('disallow')": "right",
+    "jax.transfer_guard('disallow'), jax.grad or optax outside jit": (
+        "refused: JAX and optax make transfers of their own there; put the step into jax.jit"
+    ),
+    "jax.transfer_guard('disallow_explicit')": (
+        "refused: a static strength is put on the device at its first call; make it a device scalar before"
+    ),
+    "jax.jit": "right",
+    "jax.jit, donated parameters": "right",
+    "jax.vmap": "right",
+    "jax.lax.scan": "right",
+    "jax.checkpoint": "right",
+    "jax.eval_shape": "right",
+    "jax.make_jaxpr": "right",
+    "jax.linearize": "right",
+    "jax.custom_vjp around it": "right",
+    "jax.export": "right",
+    "jax.export, symbolic shapes": "refused: a launch is planned for sizes; export for each shape",
+}
+
+L1, L2, STEP = 0.3, 0.2, 0.5
+Tree = dict[str, Any]
+TARGETS = ("fused_penalty_sums", "fused_penalty_gradient", "fused_penalty_prox", "fused_penalty_stats")
+
+
+def numbers(seed: int) -> Tree:
+    rng = np.random.default_rng(seed)
+    w, b = rng.standard_normal((8, 3)), rng.standard_normal(16)
+    return {"b": b.astype(DTYPES["bfloat16"]), "w": w.astype(np.float32)}
+
+
+PARAMS, ANCHOR = numbers(0), numbers(1)
+
+
+# Verb: (call on params and anchor, what float64 says). Calls return arrays alone, so that they can be transformed.
+
+
+def _gradients(x: Tree, a: Tree) -> Tree:
+    return {k: oracle.gradient(x[k], L1, L2, a[k]) for k in x}
+
+
+def _steps(x: Tree, a: Tree, step: float) -> Tree:
+    return {k: oracle.prox(x[k], L1, L2, step, a[k]) for k in x}
+
+
+def _value(x: Tree, a: Tree | None) -> float:
+    return oracle.penalty(list(x.values()), [L1] * 2, [L2] * 2, None if a is None else list(a.values()))
+
+
+def _update(transformation: Callable[..., Any]) -> Callable[..., Any]:
+    def call(p: Any, a: Any, backend: Any) -> Any:
+        optimizer = transformation(a)
+        return optimizer.update(jax.tree.map(lambda x: 0 * x, p), optimizer.init(p), p)[0]
+
+    return call
+
+
+VERBS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "penalty": (lambda p, a, backend: penalty(p, L1, L2, anchor=a, backend=backend), _value),
+    "grad of penalty": (
+        lambda p, a, backend: jax.value_and_grad(lambda q: penalty(q, L1, L2, anchor=a, backend=backend))(p),
+        lambda x, a: (_value(x, a), _gradients(x, a)),
+    ),
+    "penalty_and_grad": (
+        lambda p, a, backend: penalty_and_grad(p, L1, L2, anchor=a, backend=backend),
+        lambda x, a: (_value(x, a), _gradients(x, a)),
+    ),
+    "sums": (
+        lambda p, a, backend: tuple(sums(p, anchor=a, backend=backend)[:2]),
+        lambda x, a: tuple(np.array([oracle.sums(x[k], a[k]) for k in x]).T),
+    ),
+    "stats": (
+        lambda p, a, backend: tuple(stats(p, anchor=a, backend=backend)[:5]),
+        lambda x, a: tuple(np.array([oracle.stats(x[k], a[k]) for k in x]).T),
+    ),
+    "prox": (
+        lambda p, a, backend: prox(p, L1, L2, step=STEP, anchor=a, backend=backend),
+        lambda x, a: _steps(x, a, STEP),
+    ),
+    "optax.add_penalty_grads": (_update(lambda a: add_penalty_grads(L1, L2, anchor=a)), _gradients),
+    "optax.proximal": (
+        _update(lambda a: proximal(L1, L2, learning_rate=STEP, anchor=a)),
+        lambda x, a: {k: y - x[k].astype(np.float64) for k, y in _steps(x, a, STEP).items()},
+    ),
+    "L1L2": (lambda p, a, backend: fp.L1L2(L1, L2)(p), lambda x, a: _value(x, None)),
+}
+
+
+def close(found: Any, expected: Any) -> None:
+    """To a few units of float32, or of bfloat16."""
+
+    def one(f: Any, e: Any) -> None:
+        f = np.asarray(f)
+        bound = 2.0**-7 if f.dtype == DTYPES["bfloat16"] else 2e-6
+        np.testing.assert_allclose(f.astype(np.float64), e, rtol=bound, atol=bound)
+
+    jax.tree.map(one, found, expected)
+
+
+# Switches: the arrays are made and the verb is called under them.
+
+
+def _mesh(kind: Any) -> Any:
+    return jax.set_mesh(jax.make_mesh((8,), ("x",), axis_types=(kind,)))
+
+
+SWITCHES: dict[str, Callable[[], Any]] = {
+    "jax.disable_jit": lambda: jax.disable_jit(),
+    "jax.debug_nans": lambda: jax.debug_nans(True),
+    "jax.debug_infs": lambda: jax.debug_infs(True),
+    "jax.numpy_dtype_promotion('strict')": lambda: jax.numpy_dtype_promotion("strict"),
+    "jax.numpy_rank_promotion('raise')": lambda: jax.numpy_rank_promotion("raise"),
+    "jax.enable_x64": lambda: jax.enable_x64(True),
+    "jax.checking_leaks": lambda: jax.checking_leaks(),
+    "jax.default_matmul_precision('highest')": lambda: jax.default_matmul_precision("highest"),
+    "jax.default_device": lambda: jax.default_device(jax.devices("cpu")[1]),
+    "jax.set_mesh, automatic axes": lambda: _mesh(AxisType.Auto),
+    "jax.set_mesh, explicit axes": lambda: _mesh(AxisType.Explicit),
+    "jax.transfer_guard('disallow')": lambda: jax.transfer_guard("disallow"),
+}
+BY_THEMSELVES = {"grad of penalty", "optax.add_penalty_grads", "optax.proximal"}  # they make transfers outside jit
+
+
+def put(tree: Tree, mode: str) -> Tree:
+    if "set_mesh" not in mode:
+        return jax.device_put(tree)
+    specs = {"b": jax.P("x"), "w": jax.P("x", None)}
+    mesh = jax.sharding.get_mesh()
+    return {k: jax.device_put(x, jax.sharding.NamedSharding(mesh, specs[k])) for k, x in tree.items()}
+
+
+FOR_REFERENCE = {  # what plain jnp may trip over; the optax transformations and L1L2 take no backend
+    "jax.disable_jit", "jax.debug_nans", "jax.numpy_dtype_promotion('strict')", "jax.numpy_rank_promotion('raise')",
+    "jax.enable_x64", "jax.transfer_guard('disallow')",
+}  # fmt: skip
+CASES = [(mode, verb, "cpu") for mode in SWITCHES for verb in VERBS] + [
+    (mode, verb, "reference") for mode in sorted(FOR_REFERENCE) for verb in list(VERBS)[:6]
+]
+
+
+@pytest.mark.parametrize(("mode", "verb", "backend"), CASES)
+def test_switch(mode: str, verb: str, backend: str) -> None:
+    assert MODES[mode] == "right"
+    call, expected = VERBS[verb]
+    f = lambda p, a: call(p, a, backend)  # noqa: E731
+    with SWITCHES[mode]():
+        p, a = put(PARAMS, mode), put(ANCHOR, mode)
+        found = (jax.jit(f) if "guard" in mode and verb in BY_THEMSELVES else f)(p, a)
+    close(found, expected(PARAMS, ANCHOR))
+
+
+def test_disable_jit_on_a_mesh_and_under_transformations() -> None:
+    expected = oracle.penalty(list(PARAMS.values()), [L1] * 2, [L2] * 2)
+    for kind in (AxisType.Auto, AxisType.Explicit):
+        with _mesh(kind):
+            p = put(PARAMS, "set_mesh")
+            with jax.disable_jit():
+                close(penalty(p, L1, L2), expected)
+    with jax.disable_jit():
+        rows = jax.tree.map(lambda x: jnp.stack([x, x]), jax.device_put(PARAMS))
+        close(jax.vmap(lambda q: penalty(q, L1, L2))(rows), np.full(2, expected))
+
+
+def test_an_empty_selection_and_masked_leaves_make_no_transfer() -> None:
+    p = jax.device_put(PARAMS)
+    with jax.transfer_guard("disallow"):
+        values = penalty({}, L1), penalty_and_grad({}, L1)[0], sums({}).abs, stats({}).zeros
+        _, grads = penalty_and_grad(p, L1, mask={"b": False, "w": True})
+    assert [x.shape for x in values] == [(), (), (0,), (0,)]
+    np.testing.assert_array_equal(grads["b"], np.zeros(16))
+
+
+# Transformations
+
+
+def _donated(f: Any, p: Tree, a: Tree) -> Any:
+    """The memory of p goes to the new p."""
+    step = jax.jit(lambda p, a: (f(p, a), jax.tree.map(lambda x: 0.5 * x, p)), donate_argnums=0)
+    found, half = step(jax.tree.map(jnp.copy, p), a)
+    jax.tree.map(lambda h, x: np.testing.assert_array_equal(h, 0.5 * x), half, p)
+    return found
+
+
+def _vmapped(f: Any, p: Tree, a: Tree) -> Any:
+    found = jax.vmap(f)(*jax.tree.map(lambda x: jnp.stack([x, 2 * x]), (p, a)))
+    return jax.tree.map(lambda x: x[0], found)
+
+
+def _scanned(f: Any, p: Tree, a: Tree) -> Any:
+    return jax.tree.map(lambda x: x[1], jax.lax.scan(lambda c, _: (c, f(c, a)), p, None, length=2)[1])
+
+
+def _evaluated(f: Any, p: Tree, a: Tree) -> Any:
+    found, shapes = f(p, a), jax.eval_shape(f, p, a)
+    jax.tree.map(lambda x, s: np.testing.assert_equal((x.shape, x.dtype), (s.shape, s.dtype)), found, shapes)
+    return found
+
+
+def _traced(f: Any, p: Tree, a: Tree) -> Any:
+    jaxpr, shapes = jax.make_jaxpr(f, return_shape=True)(p, a)
+    flat = jax.core.eval_jaxpr(jaxpr.jaxpr, jaxpr.consts, *jax.tree.leaves((p, a)))
+    return jax.tree.unflatten(jax.tree.structure(shapes), flat)
+
+
+def _linearized(f: Any, p: Tree, a: Tree) -> Any:
+    found, linear = jax.linearize(lambda q: f(q, a), p)
+    _, tangents = jax.jvp(lambda q: f(q, a), (p,), (a,))
+    as_floats = lambda t: [np.asarray(x, np.float64) for x in jax.tree.leaves(t) if x.dtype != jax.dtypes.float0]  # noqa: E731
+    for x, y in zip(as_floats(linear(a)), as_floats(tangents), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-2, atol=1e-2)  # bfloat16
+    return found
+
+
+def _around(f: Any, p: Tree, a: Tree) -> Any:
+    g = jax.custom_vjp(f)
+    g.defvjp(lambda q, a: (f(q, a), (q, a)), lambda kept, ct: kept)
+    found, pull = jax.vjp(g, p, a)
+    jax.tree.map(np.testing.assert_array_equal, pull(jax.tree.map(_cotangent, found)), (p, a))
+    return found
+
+
+def _cotangent(x: Any) -> Any:
+    return jnp.ones_like(x) if jnp.issubdtype(x.dtype, jnp.floating) else np.zeros(x.shape, jax.dtypes.float0)
+
+
+def _exported(f: Any, p: Tree, a: Tree) -> Any:
+    checks = [export.DisabledSafetyCheck.custom_call(target) for target in TARGETS]
+    text = export.export(jax.jit(f), disabled_checks=checks)(p, a).serialize()
+    return export.deserialize(text).call(p, a)
+
+
+TRANSFORMATIONS: dict[str, Callable[..., Any]] = {
+    "jax.jit": lambda f, p, a: jax.jit(f)(p, a),
+    "jax.jit, donated parameters": _donated,
+    "jax.vmap": _vmapped,
+    "jax.lax.scan": _scanned,
+    "jax.checkpoint": lambda f, p, a: jax.checkpoint(f)(p, a),
+    "jax.eval_shape": _evaluated,
+    "jax.make_jaxpr": _traced,
+    "jax.linearize": _linearized,
+    "jax.custom_vjp around it": _around,
+    "jax.export": _exported,
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("mode", TRANSFORMATIONS)
+def test_transformation(mode: str, verb: str) -> None:
+    assert MODES[mode] == "right"
+    call, expected = VERBS[verb]
+    found = TRANSFORMATIONS[mode](lambda p, a: call(p, a, "cpu"), jax.device_put(PARAMS), jax.device_put(ANCHOR))
+    close(found, expected(PARAMS, ANCHOR))
+
+
+def test_an_exported_program_runs_in_another_process(tmp_path: Any) -> None:
+    checks = [export.DisabledSafetyCheck.custom_call("fused_penalty_sums")]
+    f = jax.jit(lambda x, l1: penalty([x], l1, 0.5))
+    exported = export.export(f, disabled_checks=checks)(jnp.arange(4.0), jnp.float32(1))
+    path = tmp_path / "penalty.bin"
+    path.write_bytes(exported.serialize(vjp_order=1))
+    found = run_fresh(f"""
+        import pathlib, jax, jax.numpy as jnp
+        import fused_penalty.jax  # registers the custom calls
+        f = jax.export.deserialize(pathlib.Path({str(path)!r}).read_bytes()).call
+        print(float(f(jnp.arange(4.0), 2.0)), jax.grad(f)(jnp.arange(4.0), 2.0).tolist())
+    """)
+    assert found == "19.0 [0.0, 3.0, 4.0, 5.0]"
+
+
+# What is refused
+
+
+def test_refused_outside_jit_under_the_transfer_guard() -> None:
+    """Not ours to mend: `jax.grad(jnp.sum)` and `optax.sgd` are refused alike."""
+    mode = "jax.transfer_guard('disallow'), jax.grad or optax outside jit"
+    assert MODES[mode].startswith("refused: ")
+    p, a = jax.device_put(PARAMS), jax.device_put(ANCHOR)
+    theirs = [lambda: jax.grad(jnp.sum)(p["w"]), lambda: optax.sgd(0.1).update(p, optax.sgd(0.1).init(p), p)]
+    for call in [*theirs, *(lambda v=v: VERBS[v][0](p, a, "cpu") for v in sorted(BY_THEMSELVES))]:
+        with jax.transfer_guard("disallow"), pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed"):
+            call()
+
+
+def test_refused_where_explicit_transfers_are() -> None:
+    assert "make it a device scalar" in MODES["jax.transfer_guard('disallow_explicit')"]
+    p, strength, l2 = jax.device_put(PARAMS), jax.device_put(np.float32(0.123)), jax.device_put(np.float32(0))
+    expected = oracle.penalty(list(PARAMS.values()), [0.123] * 2, [0.0] * 2)
+    guard = lambda: jax.transfer_guard("disallow_explicit")  # noqa: E731
+    with guard(), pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed"):
+        penalty(p, 0.123456)
+    with guard():
+        found = penalty(p, strength, l2)
+    close(found, expected)
+
+
+def test_symbolic_shapes_are_refused() -> None:
+    assert MODES["jax.export, symbolic shapes"].startswith("refused: a launch is planned for sizes")
+    (n,) = export.symbolic_shape("n")
+    exported = export.export(jax.jit(lambda x: penalty({"w": x}, L1)))
+    with pytest.raises(ValueError, match=r"params at 'w': the shape \(n,\) is symbolic.*Export for each shape"):
+        exported(jax.ShapeDtypeStruct((n,), jnp.float32))
+
+
+def test_subnormal_numbers_are_flushed_on_cpu() -> None:
+    """As the docstrings of `stats` and `prox` say; those of float16 are normal in float32."""
+    with jax.enable_x64(True):
+        for dtype, tiny, zeros in (
+            ("float16", 1e-7, 1),
+            ("bfloat16", 1e-40, 2),
+            ("float32", 1e-40, 2),
+            ("float64", 1e-310, 2),
+        ):
+            x = np.array([tiny, 0, 1], DTYPES[dtype])
+            assert stats([x], backend="cpu").zeros.tolist() == [zeros]
+            assert np.count_nonzero(np.asarray(prox([x], backend="cpu")[0])) == 3 - zeros
+
+
+def test_every_mode_has_its_test() -> None:
+    tested = SWITCHES.keys() | TRANSFORMATIONS.keys()
+    assert {k for k, v in MODES.items() if v == "right"} == tested
+    assert all(v.startswith("refused: ") for k, v in MODES.items() if k not in tested)
