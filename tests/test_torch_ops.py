@@ -34,12 +34,13 @@ FORGED = {
     "gradients: xs": "ops.gradients([], [], s[:0], [], [], '')",
     "gradients: xs[1]": "ops.gradients([xs[0], xs[1].to('meta')], [], s[:2], t[:2], [0], '')",
     "gradients: backend": "ops.gradients(xs, [], s, t, live, 'nonsense')",
-    "sums: xs": "ops.sums([], [], '')",
-    "sums: xs[0]": "ops.sums([torch.ones(3, dtype=torch.int32)], [], '')",
-    "sums: xs[0] sparse": "ops.sums([torch.ones(3).to_sparse()], [], '')",
-    "sums: xs[0] on meta": "ops.sums([torch.ones(3, device='meta')], [], '')",
-    "sums: anchors[2]": "ops.sums(xs, [*xs[:2], xs[2].double(), *xs[3:]], '')",
-    "sums: anchors": "ops.sums(xs, xs[1:], '')",
+    "sums: xs": "ops.sums([], [], [], '')",
+    "sums: xs[0]": "ops.sums([torch.ones(3, dtype=torch.int32)], [], [3], '')",
+    "sums: xs[0] sparse": "ops.sums([torch.ones(3).to_sparse()], [], [3], '')",
+    "sums: xs[0] on meta": "ops.sums([torch.ones(3, device='meta')], [], [3], '')",
+    "sums: anchors[2]": "ops.sums(xs, [*xs[:2], xs[2].double(), *xs[3:]], t, '')",
+    "sums: anchors": "ops.sums(xs, xs[1:], t, '')",
+    "sums: terms": "ops.sums(xs, [], t[1:], '')",
     "stats: anchors": "ops.stats(xs, xs[1:], '')",
     "stats: xs[1]": "ops.stats([xs[0], torch.ones(3, dtype=torch.complex64)], [], '')",
     "add_gradients_: strengths": "ops.add_gradients_(xs, [], outs, live, s[:1], t, '')",
@@ -114,7 +115,7 @@ def right() -> tuple[list[Tensor], Tensor]:
 def test_right_operands_are_taken() -> None:
     xs, s = right()
     ops = torch.ops.fused_penalty
-    assert ops.sums(xs, [], "").tolist() == [[3.0, 5.0], [3.0, 9.0]]
+    assert ops.sums(xs, [], [3, 3], "").tolist() == [[3.0, 5.0], [3.0, 9.0]]
     assert [g.tolist() for g in ops.gradients(xs, [], s, [3, 1], [0, 1], "")[1]] == [[3.0, -5.0], [[0.5]]]
     grads = [torch.zeros_like(xs[1])]
     ops.add_gradients_(xs, [], grads, [1], s, [3, 1], "")

@@ -162,7 +162,8 @@ def test_custom_ops_are_sound(backend: str) -> None:
     from fused_penalty.torch import calculus as core
 
     xs = leaves()
-    torch.library.opcheck(core.sums_op, (xs, [], backend))
+    torch.library.opcheck(core.sums_op, (xs, [], [3, 3], backend))
+    torch.library.opcheck(core.sums_op, ([x.requires_grad_() for x in leaves()], leaves(1), [3, 1], backend))
     torch.library.opcheck(core.gradients_op, (xs, [], torch.rand(2, 2, dtype=F64), [3, 3], [0, 1], backend))
 
 

@@ -21,8 +21,9 @@ class ByPath:
     ) -> list[Any]:
         found: list[Any] = []
         unused = {glob for glob, _ in self.patterns}
-        for path, keep in zip(paths, selected, strict=True):
-            match = next(((g, v) for g, v in self.patterns if fnmatch.fnmatchcase(path, g)), None)
+        first = first_matches(tuple(glob for glob, _ in self.patterns), tuple(paths))
+        for path, keep, i in zip(paths, selected, first, strict=True):
+            match = None if i is None else self.patterns[i]
             if match is not None:
                 unused.discard(match[0])
             elif keep:
@@ -44,6 +45,11 @@ class ByPath:
                 f"Remove it, correct it, or move it before a wider pattern; paths look like {known}",
             )
         return found
+
+
+def first_matches(globs: tuple[str, ...], paths: tuple[str, ...]) -> tuple[int | None, ...]:
+    """For each path the position of the first glob that matches it."""
+    return tuple(next((i for i, g in enumerate(globs) if fnmatch.fnmatchcase(p, g)), None) for p in paths)
 
 
 @dataclass(frozen=True)

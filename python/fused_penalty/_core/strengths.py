@@ -52,7 +52,9 @@ def check_strength(
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise bad(TypeError, argument, f"{describe(value)} is not a strength", remedy, path=path)
         value = float(value)
-    if not (math.isfinite(value) and value >= 0):
+    if (
+        not 0 <= value < math.inf
+    ):  # False for a NaN; and torch.compile, which may make floats symbols, knows no isfinite
         raise bad(ValueError, argument, f"the strength {value}", remedy, path=path)
     return value
 

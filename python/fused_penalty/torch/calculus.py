@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .backends import reference as plain
+from .followed import is_functionalizing
 from .ops import gradients_op, launcher, stats_op, sums_op
 from .params import is_plain
 
@@ -42,10 +43,27 @@ def _tangents(tangents: Sequence[Any], anchored: bool, like: Sequence[Tensor]) -
     return found
 
 
+def _pull_sums(
+    static: tuple[str, Any, bool], tensors: Sequence[Tensor], needed: Sequence[bool], ct: Tensor
+) -> tuple[list[Any], list[Any]]:
+    """The cotangents of leaves and of anchors from that of the sums."""
+    backend, terms, anchored = static
+    n = len(ct)
+    live = [i for i in range(n) if needed[i] or (anchored and needed[n + i])]
+    factors = torch.stack([ct[:, 0], 2 * ct[:, 1]], dim=1)
+    if len(live) < n:  # frozen leaves are counted, but nothing is computed for them
+        factors = torch.stack([factors[i] for i in live])  # no index tensor: it would be copied to the device
+        tensors = [tensors[i] for i in live] + [tensors[n + i] for i in live if anchored]
+        terms = tuple(terms[i] for i in live)
+    found = dict(zip(live, gradients(backend, terms, anchored, factors, *tensors), strict=True))
+    x_grads = [found[i] if needed[i] else None for i in range(n)]
+    return x_grads, [-found[i] if needed[n + i] else None for i in range(n)] if anchored else []
+
+
 class _Sums(torch.autograd.Function):
     @staticmethod
     def forward(backend: str, terms: Any, anchored: bool, *tensors: Tensor) -> Tensor:
-        return sums_op(*_split(tensors, anchored), backend)
+        return sums_op(*_split(tensors, anchored), list(terms), backend)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -55,18 +73,8 @@ class _Sums(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, ct: Tensor) -> Any:
-        backend, terms, anchored = ctx.static
-        needed, tensors = ctx.needs_input_grad[3:], ctx.saved_tensors
-        n = len(ct)
-        live = [i for i in range(n) if needed[i] or (anchored and needed[n + i])]
-        factors = torch.stack([ct[:, 0], 2 * ct[:, 1]], dim=1)
-        if len(live) < n:  # frozen leaves are counted, but nothing is computed for them
-            factors = torch.stack([factors[i] for i in live])  # no index tensor: it would be copied to the device
-            tensors = [tensors[i] for i in live] + [tensors[n + i] for i in live if anchored]
-            terms = tuple(terms[i] for i in live)
-        found = dict(zip(live, gradients(backend, terms, anchored, factors, *tensors), strict=True))
-        x_grads = [found[i] if needed[i] else None for i in range(n)]
-        anchor_grads = [-found[i] if needed[n + i] else None for i in range(n)] if anchored else []
+        needed = ctx.needs_input_grad[3:]
+        x_grads, anchor_grads = _pull_sums(ctx.static, ctx.saved_tensors, needed, ct)
         return None, None, None, *x_grads, *anchor_grads
 
     @staticmethod
@@ -85,6 +93,24 @@ class _Sums(torch.autograd.Function):
             return plain.leaf_sums(_displacements(ts, anchored))
 
         return torch.func.vmap(unfused, in_dims=tuple(in_dims[3:]))(*tensors), 0
+
+
+# The op's own derivative is for graphs that hold the op instead of the Function: exported, made by make_fx, traced.
+
+
+def _save(ctx: Any, inputs: Any, output: Any) -> None:
+    xs, anchors, terms, backend = inputs
+    ctx.static = backend, tuple(terms), bool(anchors)
+    ctx.save_for_backward(*xs, *anchors)
+
+
+def _pull_op(ctx: Any, ct: Tensor) -> Any:
+    needed = [*ctx.needs_input_grad[0], *ctx.needs_input_grad[1]]
+    x_grads, anchor_grads = _pull_sums(ctx.static, ctx.saved_tensors, needed, ct)
+    return x_grads, anchor_grads, None, None
+
+
+sums_op.register_autograd(_pull_op, setup_context=_save)
 
 
 class _Gradients(torch.autograd.Function):
@@ -168,6 +194,8 @@ class _Scale(torch.autograd.Function):
 
 @torch._dynamo.allow_in_graph
 def scale(c: Tensor, s: Tensor) -> Tensor:
+    if torch.jit.is_tracing() or is_functionalizing():  # the same, but for the derivative in a zero c of an infinite s
+        return c * torch.where((c == 0) & ~s.isfinite(), 0.0, s)
     return _Scale.apply(c, s)
 
 
@@ -189,6 +217,8 @@ def sums(xs: list[Tensor], anchors: list[Tensor], terms: tuple[int, ...], backen
     tensors = [*xs, *anchors] if anchors else xs
     if is_plain() and not (torch.is_grad_enabled() and any(map(_requires_grad, tensors))):
         return launcher(backend or "", xs[0]).launch_sums(xs, anchors)
+    if torch.jit.is_tracing() or is_functionalizing():  # a trace with a Function in it cannot be saved
+        return sums_op(xs, anchors, list(terms), backend or "")
     return _differentiable_sums(backend or "", terms, bool(anchors), *tensors)
 
 

@@ -13,6 +13,14 @@ from .._core.errors import bad
 from .params import Selection
 
 
+def is_functionalizing() -> bool:
+    """Inside torch.func.functionalize, which has no rules for autograd Functions and for ops that write."""
+    if torch.compiler.is_compiling():
+        return False
+    interpreter = _functorch.peek_interpreter_stack()
+    return interpreter is not None and interpreter.key() == _functorch.TransformType.Functionalize
+
+
 def check_not_followed(s: Selection, outs: Sequence[Tensor | None]) -> None:
     """Raises for the first of `outs` whose derivative torch.func.grad, vjp, jvp or a dual level is about to take.
 
@@ -20,8 +28,7 @@ def check_not_followed(s: Selection, outs: Sequence[Tensor | None]) -> None:
     """
     if torch.compiler.is_compiling():
         return
-    interpreter = _functorch.peek_interpreter_stack()
-    if interpreter is not None and interpreter.key() == _functorch.TransformType.Functionalize:
+    if is_functionalizing():
         raise bad(
             RuntimeError, "params", "torch.func.functionalize cannot follow the write of a custom op",
             "Use torch.compile or torch.export, which can, or functionalize the function around the call",

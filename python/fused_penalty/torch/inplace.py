@@ -64,7 +64,7 @@ def add_grad_(
     s = select_to_write(params, l1, l2, mask, anchor)
     backend = requested(backend)
     if not s.leaves:
-        return torch.zeros(())
+        return torch.zeros((), dtype=torch.float32, device="cpu")
     return add_gradients(s, backend, create=create)
 
 
@@ -126,7 +126,7 @@ def prox_(
     step = check_scalar("step", step)
     backend = requested(backend)
     if not s.leaves:
-        return torch.zeros(())
+        return torch.zeros((), dtype=torch.float32, device="cpu")
     return proximal_step(s, as_double(step, s.leaves[0].device), written(s), backend)
 
 
@@ -176,7 +176,7 @@ def regularize_(
     s = select_to_write(params, l1, l2, mask, anchor)
     backend = requested(backend)
     if not s.leaves:
-        return torch.zeros(())
+        return torch.zeros((), dtype=torch.float32, device="cpu")
     with torch.no_grad():
         outs = written(s)
         check_writable(s, outs)

@@ -41,9 +41,13 @@ def check_alike(argument: str, tensors: Sequence[Tensor], xs: Sequence[Tensor]) 
 
 
 def check_strengths(xs: Sequence[Tensor], strengths: Tensor, terms: Sequence[int]) -> None:
-    """Two float64 numbers a leaf, and the terms of each."""
+    """Two float64 numbers for each leaf, and its terms."""
     if strengths.shape != (len(xs), 2) or strengths.dtype != torch.float64 or strengths.device != xs[0].device:
         raise _wrong("strengths", f"{_text(strengths)} instead of torch.float64[{len(xs)}, 2] on {xs[0].device}")
+    check_terms(xs, terms)
+
+
+def check_terms(xs: Sequence[Tensor], terms: Sequence[int]) -> None:
     if len(terms) != len(xs) or not all(0 <= t <= BOTH for t in terms):
         raise _wrong("terms", f"{_some(terms)} instead of {len(xs)} numbers from 0 to {BOTH}")
 

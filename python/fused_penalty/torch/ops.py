@@ -13,19 +13,25 @@ from torch import Tensor
 
 from .._core import backends
 from . import batching
-from .operands import check_leaves, check_live, check_strengths
+from .operands import check_leaves, check_live, check_strengths, check_terms
 
 
 @torch.library.custom_op("fused_penalty::sums", mutates_args=())
-def sums_op(xs: list[Tensor], anchors: list[Tensor], backend: str) -> Tensor:
-    check_leaves(xs, anchors)
+def sums_op(xs: list[Tensor], anchors: list[Tensor], terms: list[int], backend: str) -> Tensor:
+    """`terms` matter to its derivative alone."""
+    _check_sums(xs, anchors, terms)
     return launcher(backend, xs[0]).launch_sums(xs, anchors)
 
 
 @sums_op.register_fake
-def _(xs: list[Tensor], anchors: list[Tensor], backend: str) -> Tensor:
-    check_leaves(xs, anchors)
+def _(xs: list[Tensor], anchors: list[Tensor], terms: list[int], backend: str) -> Tensor:
+    _check_sums(xs, anchors, terms)
     return xs[0].new_empty((len(xs), 2), dtype=torch.float64)
+
+
+def _check_sums(xs: list[Tensor], anchors: list[Tensor], terms: list[int]) -> None:
+    check_leaves(xs, anchors)
+    check_terms(xs, terms)
 
 
 @torch.library.custom_op("fused_penalty::gradients", mutates_args=())

@@ -14,7 +14,7 @@ from torch.autograd import forward_ad
 from .._core.errors import bad, bad_anchor, bad_dtype, bad_object, describe
 from .._core.plan import DTYPES
 from .._core.strengths import Groups, check_mask_leaf, group, resolve_strengths
-from .scalars import admit, is_tensor
+from .scalars import admit, is_tensor, is_wrapper
 
 try:
     from .._cpu import Tensors
@@ -80,6 +80,8 @@ class Selection:
 def memory_key(t: Any) -> Any:
     """Equal for tensors that are one memory; the object itself where memory cannot be asked for."""
     if torch.compiler.is_compiling() or not isinstance(t, Tensor) or t.layout != torch.strided or t.is_nested:
+        return id(t)
+    if is_wrapper(t):  # fake tensors warn when they are asked
         return id(t)
     try:
         address = t.data_ptr()

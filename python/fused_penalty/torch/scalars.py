@@ -32,7 +32,7 @@ def admit(argument: str, value: Tensor, path: str | None) -> Tensor:
       TypeError: a tensor without memory that can be read: other wrapper subclasses, meta, sparse and quantized ones.
       ValueError: a DTensor that this rank does not hold whole.
     """
-    if _wraps(value):
+    if _hides_memory(value):
         return _unwrap(argument, value, path)
     if value.is_meta or value.layout is not torch.strided or value.is_quantized:
         kind = "meta" if value.is_meta else "quantized" if value.is_quantized else f"sparse ({value.layout})"
@@ -51,15 +51,18 @@ def as_double(value: float | Tensor, device: torch.device) -> Tensor:
     return torch.full((), value, dtype=torch.float64, device=device)
 
 
-def _wraps(value: Tensor) -> bool:
-    """A subclass with operations of its own, whose memory is elsewhere. While torch traces or dispatches by modes, its
-    own fake and functional tensors stand for plain ones."""
-    kind = type(value)
-    if kind.__torch_dispatch__ is torch._C._disabled_torch_dispatch_impl:
+def is_wrapper(value: Tensor) -> bool:
+    """A subclass with operations of its own, whose memory is elsewhere."""
+    return type(value).__torch_dispatch__ is not torch._C._disabled_torch_dispatch_impl
+
+
+def _hides_memory(value: Tensor) -> bool:
+    """A wrapper, but for torch's own fake and functional tensors, which stand for plain ones where torch traces."""
+    if not is_wrapper(value):
         return False
     from .params import is_plain  # which imports this module
 
-    return is_plain() or not kind.__module__.startswith("torch._subclasses.")
+    return is_plain() or not type(value).__module__.startswith("torch._subclasses.")
 
 
 def _unwrap(argument: str, value: Tensor, path: str | None) -> Tensor:

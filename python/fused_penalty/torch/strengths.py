@@ -10,9 +10,13 @@ import torch
 from torch import Tensor
 
 from .._core import backends
+from .._core.rules import first_matches
 from . import calculus as core
 from .params import Selection, is_plain
 from .scalars import as_double
+
+# Marks the function itself: names and globs are static, and torch.compile would warn of the cache in fnmatch.
+torch.compiler.assume_constant_result(first_matches)
 
 
 @torch.compiler.assume_constant_result
@@ -53,6 +57,8 @@ def per_leaf(s: Selection, k: int) -> Tensor:
         if len(set(values)) == 1:
             return torch.full((len(s.leaves),), values[0], dtype=torch.float64, device=device)
         each = tuple(values[g] for g in s.groups.of_leaf)
+        if torch.jit.is_tracing():  # which warns of torch.tensor
+            return torch.stack([as_double(v, device) for v in each])
         # A copy to the device is not allowed in the capture of a CUDA graph: the warm-up has made it.
         return _static(each, device) if is_plain() else torch.tensor(each, dtype=torch.float64, device=device)
     as_tensors = [as_double(v, device) for v in values]

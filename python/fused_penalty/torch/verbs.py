@@ -77,7 +77,7 @@ def penalty(
     s = select(params, l1, l2, mask, anchor)
     backend = requested(backend)
     if not s.leaves:
-        return torch.zeros(())
+        return torch.zeros((), dtype=torch.float32, device="cpu")
     return combine(s, _sums(s, backend)).to(s.dtype)
 
 
@@ -110,7 +110,7 @@ def penalty_and_grad(
     s = select(params, l1, l2, mask, anchor)
     backend = requested(backend)
     chosen: dict[int, Tensor] = {}
-    value = torch.zeros(())
+    value = torch.zeros((), dtype=torch.float32, device="cpu")
     if s.leaves:
         with torch.no_grad():
             total, chosen = _gradients(s, backend)
@@ -133,7 +133,8 @@ def sums(params: Params, *, mask: Any = None, anchor: Any = None, backend: str |
     s = select(params, 1.0, 1.0, mask, anchor)
     backend = requested(backend)
     if not s.leaves:
-        return Sums(torch.zeros(0), torch.zeros(0), ())
+        none = torch.zeros(0, dtype=torch.float32, device="cpu")
+        return Sums(none, none.clone(), ())
     total = _sums(s, backend).to(s.dtype)
     return Sums(total[:, 0], total[:, 1], s.paths())
 
@@ -152,7 +153,7 @@ def stats(params: Params, *, mask: Any = None, anchor: Any = None, backend: str 
     """
     s = select(params, 1.0, 1.0, mask, anchor)
     backend = requested(backend)
-    none = torch.zeros(0)
+    none = torch.zeros(0, dtype=torch.float32, device="cpu")
     if not s.leaves:
         return Stats(none, none, none, none.to(torch.int64), none.to(torch.int64), (), ())
     with torch.no_grad():

@@ -79,13 +79,13 @@ def _check_one(name: str, x: Tensor, out: Tensor, is_leaf: bool, what: str, plai
             f"on {x.device}",
             "Both must be alike; convert one, or leave the leaf out with mask=", path=name,
         )  # fmt: skip
-    if not plain:
-        return
     if not is_leaf:
         raise bad(
             ValueError, "params", f"{what}the result of an operation that autograd recorded",
             "A write in place would not be recorded: give leaf tensors (parameters), or detach() it", path=name,
         )  # fmt: skip
+    if not plain:
+        return
     if out.is_inference() and not torch.is_inference_mode_enabled():
         raise bad(
             ValueError, "params", f"{what}an inference tensor, which cannot be written outside inference mode",
