@@ -1,4 +1,4 @@
-# The Python module _cpu: the root builds it for the package, tests/native under sanitizers.
+# The Python module _cpu: the root builds it for the package, tests/kernels under sanitizers.
 set(FUSED_PENALTY_CSRC_DIR ${CMAKE_CURRENT_LIST_DIR})
 pybind11_add_module(_cpu
   ${FUSED_PENALTY_CSRC_DIR}/module_cpu.cc

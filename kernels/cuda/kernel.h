@@ -9,8 +9,8 @@ namespace fused_penalty::cuda {
 constexpr int kWarps = kThreads / 32;
 
 // Blocks that fit an SM at least: leaves the compiler the registers to have all loads of a group under way (left to
-// itself, nvcc 13 keeps two of four) and none to spill; three arrays to read need twice as many. tests/emulation/artefact.py
-// reads the outcome from the machine code.
+// itself, nvcc 13 keeps two of four) and none to spill; three arrays to read need twice as many.
+// tests/emulation/artefact.py reads the outcome from the machine code.
 constexpr int blocks_of(Op op, bool anchored) { return op == Op::kAddGradient && anchored ? 1 : writes(op) ? 2 : 3; }
 
 // Everything of a launch, by value, so that a captured graph can replay it. Only addresses change from call to call;

@@ -18,7 +18,7 @@ What is promised, and what came out when it was tried. `make reliability` writes
 MODES_HEAD = """## Modes
 
 Every verb under every mode that can be switched on: right, or refused with a remedy
-(`tests/test_torch_modes.py`, `tests/test_jax_modes.py`).
+(`tests/torch_only/test_modes.py`, `tests/jax_only/test_modes.py`).
 """
 Rows = Sequence[tuple[Promise, Found]]
 
@@ -26,12 +26,8 @@ Rows = Sequence[tuple[Promise, Found]]
 def modes() -> dict[str, Mapping[str, str]]:
     """By framework: a mode's name to "right" or "refused: reason and remedy"; its tests see to it that this is true."""
     found = {}
-    for framework, file in (("PyTorch", "test_torch_modes"), ("JAX", "test_jax_modes")):
-        try:
-            found[framework] = importlib.import_module(file).MODES
-        except ModuleNotFoundError as e:
-            if e.name != file:
-                raise
+    for framework, file in (("PyTorch", "tests.torch_only.test_modes"), ("JAX", "tests.jax_only.test_modes")):
+        found[framework] = importlib.import_module(file).MODES
     return found
 
 

@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-TESTS = Path(__file__).parent.parent
-ROOT = TESTS.parent
+from tests.support.paths import ROOT
+
+TESTS = ROOT / "tests"
 MIB = 2**20
 STATM, MEMINFO = Path("/proc/self/statm"), Path("/proc/meminfo")
 
@@ -58,12 +59,13 @@ class Promise:
 def in_a_process(names: Sequence[str], counts: Counts, *, timeout: float = 600, **environment: str) -> dict[str, Found]:
     """What the promises of these names find, in one process, which may crash or hang without harm to this one: that
     breaks those that it has not come to the end of."""
-    path = os.pathsep.join([str(TESTS), str(ROOT / "benchmarks"), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-m", "reliability", json.dumps(asdict(counts)), *names]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path, **environment}
+    command = [sys.executable, "-m", "tests.reliability", json.dumps(asdict(counts)), *names]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", **environment}
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         try:
-            code = subprocess.run(command, stdout=out, stderr=err, timeout=timeout, env=environment).returncode
+            code = subprocess.run(
+                command, stdout=out, stderr=err, timeout=timeout, env=environment, cwd=ROOT
+            ).returncode
             why = f"killed by {signal.Signals(-code).name}" if code < 0 else f"failed with exit status {code}"
         except subprocess.TimeoutExpired:
             why = f"no answer within {timeout:g} s"

@@ -39,7 +39,11 @@ def run(files: list[Path], examples: int) -> tuple[int | None, str]:
     return (False if done.returncode else int(passed[1]) if passed else None), summary
 
 
-misuse = suite(("test_misuse.py::test_misuse",), "{passed} wrong calls, each with its message", at_least=400)
-files = suite(("test_inspect_files.py", "test_inspect_names.py"), "{passed} tests of files, changes, headers and names")
-sanitizers = suite(("test_sanitizers.py",), "{passed} runs under ASan, UBSan and TSan clean, seeded faults found")
-layouts = suite(("test_layouts.py",), "{passed} tests, {examples} random lists")
+misuse = suite(("misuse/test_misuse.py::test_misuse",), "{passed} wrong calls, each with its message", at_least=400)
+files = suite(
+    ("checkpoint/test_files.py", "checkpoint/test_names.py"), "{passed} tests of files, changes, headers and names"
+)
+sanitizers = suite(
+    ("kernels/test_sanitizers.py",), "{passed} runs under ASan, UBSan and TSan clean, seeded faults found"
+)
+layouts = suite(("torch_only/test_layouts.py",), "{passed} tests, {examples} random lists")

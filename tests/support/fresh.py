@@ -8,6 +8,8 @@ import sys
 import textwrap
 from collections.abc import Mapping
 
+from tests.support.paths import ROOT
+
 HIDE = """
     import sys, importlib.abc
     class Hide(importlib.abc.MetaPathFinder):
@@ -26,6 +28,6 @@ def run_fresh(code: str, environment: Mapping[str, str] | None = None) -> str:
     """The output of the code in an interpreter of its own, in which every warning is an error."""
     command = [sys.executable, "-W", "error", "-c", textwrap.dedent(code)]
     env = {**os.environ, **(environment or {})}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=env)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT, env=env)
     assert done.returncode == 0, f"exit status {done.returncode}\n{done.stderr}"
     return done.stdout.strip()

@@ -15,11 +15,11 @@ import fused_penalty as fp
 
 torch = pytest.importorskip("torch")
 
-from attach_steps import linear
 from torch.overrides import TorchFunctionMode
 
 from fused_penalty.torch import attach
 from fused_penalty.torch.strengths import spread
+from tests.torch_only.attach.steps import linear
 
 MAKES = {torch.tensor, torch.as_tensor, torch.asarray, torch.from_numpy, torch.scalar_tensor, torch.Tensor.numpy}
 READS = {torch.Tensor.item, torch.Tensor.tolist, torch.Tensor.__float__, torch.Tensor.__bool__, torch.Tensor.__int__}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from mesh_checks import leaf, line, same_everywhere, whole
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, distribute_module, distribute_tensor
 
 from fused_penalty import by_path
 from fused_penalty.torch import add_grad_, attach, penalty, penalty_and_grad, prox_, regularize_
+from tests.torch_only.mesh.checks import leaf, line, same_everywhere, whole
 
 VALUE = 0.25
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.support.paths import ROOT
+
 FOLDERS = ("csrc", "kernels", "python", "third_party")
 FILES = ("CMakeLists.txt", "LICENSE", "README.md", "pyproject.toml")
 SETTINGS = ("CUDACXX", "CUDA_PATH", "CUDA_HOME", "CUDAToolkit_ROOT", "FUSED_PENALTY_CUDA", "FUSED_PENALTY_CUDA_ARCHS")

@@ -14,11 +14,11 @@ optax = pytest.importorskip("optax", reason="optax is not installed")
 import flax.linen as nn
 import jax.numpy as jnp
 from flax.core import FrozenDict, freeze
-from fresh import run_fresh
 
 import fused_penalty as fp
 from fused_penalty.jax import penalty, penalty_and_grad, prox, stats, sums
 from fused_penalty.optax import add_penalty_grads, proximal
+from tests.support.fresh import run_fresh
 
 L1, L2 = 0.1, 0.2
 

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.support.paths import ROOT
+
 CONSTRAINTS = ROOT / "constraints.txt"
 PYTHONS = ("3.11.0", "3.12.0", "3.13.0", "3.14.0")
 # The oldest glibc with wheels of all that make needs.

@@ -1,38 +1,37 @@
-"""Forged calls of the native entries: each is refused by an error that names what is wrong, and none ends the process."""
+"""Forged calls of the native entries: each is refused by an error that names what is wrong; none ends the process."""
 
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from fresh import run_fresh
+
+from tests.support.fresh import run_fresh
 
 _cpu = pytest.importorskip("fused_penalty._cpu", reason="the native module was not built", exc_type=ImportError)
-TESTS = Path(__file__).parent
-GROUPS = ("anchors", "totals", "strengths", "tables", "leaves", "outputs")  # of tests/forged.py
+GROUPS = ("anchors", "totals", "strengths", "tables", "leaves", "outputs")  # of forged.py
 
 
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
 @pytest.mark.parametrize("group", GROUPS)
 def test_custom_calls(group: str) -> None:
     """In a process of its own, so that a crash is the failure of one group."""
-    code = f"import sys; sys.path.insert(0, {str(TESTS)!r}); import forged; forged.run({group!r})"
-    assert run_fresh(code) == "alive"
+    assert run_fresh(f"from tests.kernels import forged; forged.run({group!r})") == "alive"
 
 
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
 def test_every_group_is_run() -> None:
-    import forged
+    from tests.kernels import forged
 
     assert tuple(forged.groups()) == GROUPS
 
 
 torch = pytest.importorskip("torch", reason="_cpu.launch reads torch's tensors")
 
-from fused_penalty._core.plan import BOTH, Op, plan_of_layout
+from fused_penalty._core.operations import Op
+from fused_penalty._core.plan import BOTH, plan_of_layout
 
 
 class Call:

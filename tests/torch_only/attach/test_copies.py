@@ -8,15 +8,14 @@ import pickle
 from typing import Any
 
 import pytest
-from fresh import run_fresh
 
 import fused_penalty as fp
+from tests.support.fresh import run_fresh
 
 torch = pytest.importorskip("torch")
 
-from attach_steps import L1, L2, RATE, backward, check_a_step, linear, make
-
 from fused_penalty.torch import attach
+from tests.torch_only.attach.steps import L1, L2, RATE, backward, check_a_step, linear, make
 
 
 def by_deepcopy(optimizer: Any) -> Any:

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from fresh import run_fresh
+
+from tests.support.fresh import run_fresh
 
 pytest.importorskip("torch", reason="the native launcher is driven through torch tensors here")
 pytest.importorskip("fused_penalty._cpu", reason="the native module was not built", exc_type=ImportError)
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux") or COMPILER is None, reason="needs LD_PRELOAD and a C++ compiler"
 )
 
-# Large enough for helpers, and filled by NumPy: OpenMP, which torch would start, ends the process where it has no thread.
+# Large enough for helpers, and filled by NumPy: OpenMP, which torch would start, aborts where it gets no thread.
 START = """
 import ctypes, os
 import numpy as np
@@ -41,7 +42,7 @@ def call():
 @pytest.fixture(scope="module")
 def preload(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment in which creations and allocations can be made to fail."""
-    source = Path(__file__).parent / "native" / "failing.cc"
+    source = Path(__file__).parent / "failing.cc"
     library = tmp_path_factory.mktemp("failing") / "libfailing.so"
     assert COMPILER is not None
     command = [COMPILER, "-std=c++20", "-O1", "-shared", "-fPIC", str(source), "-o", str(library), "-ldl"]
@@ -74,7 +75,8 @@ def test_allocation_that_fails(preload: dict[str, str]) -> None:
     """Each allocation of a call in turn: MemoryError with the leaf untouched, or the right result."""
     code = """
 from fused_penalty import _cpu
-from fused_penalty._core.plan import BOTH, Op, plan_of_layout
+from fused_penalty._core.operations import Op
+from fused_penalty._core.plan import BOTH, plan_of_layout
 
 torch.set_num_threads(4)
 x, out = torch.from_numpy(base), torch.from_numpy(np.full_like(base, 7))

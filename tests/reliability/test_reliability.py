@@ -10,11 +10,11 @@ import pytest
 for name in ("torch", "jax", "rich"):
     pytest.importorskip(name, reason=f"{name} is not installed")
 
-from reliability import is_expected_later, page, suites
-from reliability.__main__ import PROMISES, SUITES
-from reliability.promises import QUICK, Found, in_a_process
+from tests.reliability import page, suites
+from tests.reliability.__main__ import PROMISES, SUITES
+from tests.reliability.promises import QUICK, Found, in_a_process
 
-QUICKLY = [p.name for p in PROMISES if not is_expected_later(p.name)]
+QUICKLY = [p.name for p in PROMISES]
 
 
 @pytest.fixture(scope="module")

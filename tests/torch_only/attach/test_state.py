@@ -12,9 +12,8 @@ import fused_penalty as fp
 
 torch = pytest.importorskip("torch")
 
-from attach_steps import L1, L2, RATE, check_a_step, entries, linear, make
-
 from fused_penalty.torch import attach
+from tests.torch_only.attach.steps import L1, L2, RATE, check_a_step, entries, linear, make
 
 
 class TestEntries:

@@ -1,4 +1,4 @@
-"""Every torch verb as a function of leaves, with its result by the float64 formulas; for test_torch_modes.py."""
+"""Every torch verb as a function of leaves, with its result by the float64 formulas; for test_modes.py."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-import oracle
 import torch
 from torch import Tensor
 
 import fused_penalty as fp
 from fused_penalty.torch import add_grad_, attach, penalty, penalty_and_grad, prox_, regularize_, stats, sums
+from tests.support import oracle
 
 L1, L2, STEP = 0.25, 0.125, 0.5  # exact in every dtype
 Leaves = Sequence[Tensor]

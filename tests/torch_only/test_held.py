@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 torch = pytest.importorskip("torch")
-import frontends
 from torch import Tensor
 
 from fused_penalty.torch import add_grad_, penalty, penalty_and_grad, prox_, regularize_, stats, sums
+from tests.support import frontends
 
 # Anchors that have to be copied, or whose leaf has to be.
 COPIED: dict[str, Callable[[], tuple[Tensor, Tensor]]] = {

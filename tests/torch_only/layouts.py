@@ -13,8 +13,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import torch
-from frontends import DTYPES
 from torch import Tensor
+
+from tests.support.frontends import DTYPES
 
 Rng = np.random.Generator
 Strides = tuple[int, ...]

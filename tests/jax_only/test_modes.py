@@ -14,15 +14,15 @@ import pytest
 jax = pytest.importorskip("jax", reason="jax is not installed")
 optax = pytest.importorskip("optax", reason="optax is not installed")
 import jax.numpy as jnp
-import oracle
-from fresh import run_fresh
-from frontends import DTYPES
 from jax import export
 from jax.sharding import AxisType
 
 import fused_penalty as fp
 from fused_penalty.jax import penalty, penalty_and_grad, prox, stats, sums
 from fused_penalty.optax import add_penalty_grads, proximal
+from tests.support import oracle
+from tests.support.fresh import run_fresh
+from tests.support.frontends import DTYPES
 
 MODES: dict[str, str] = {
     "jax.disable_jit": "right",

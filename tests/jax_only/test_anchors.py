@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 
 jax = pytest.importorskip("jax", reason="jax is not installed")
-import oracle
-from check import close_gradient
-from frontends import DTYPES
-
 from fused_penalty.jax import penalty, penalty_and_grad, prox, stats, sums
+from tests.support import oracle
+from tests.support.check import close_gradient
+from tests.support.frontends import DTYPES
 
 L1, L2, STEP = 0.3, 0.2, 0.5
 LISTS = 20  # of each signature

@@ -10,9 +10,8 @@ import fused_penalty as fp
 
 torch = pytest.importorskip("torch")
 
-from attach_steps import L1, L2, RATE, backward, expected_step, linear
-
 from fused_penalty.torch import add_grad_, attach, penalty
+from tests.torch_only.attach.steps import L1, L2, RATE, backward, expected_step, linear
 
 
 @pytest.mark.parametrize("mode", ["grad", "prox"])

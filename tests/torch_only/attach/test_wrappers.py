@@ -9,9 +9,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from attach_steps import L1, L2, RATE, backward, expected_step, linear
-
 from fused_penalty.torch import attach
+from tests.torch_only.attach.steps import L1, L2, RATE, backward, expected_step, linear
 
 
 class TimmLookahead(torch.optim.Optimizer):

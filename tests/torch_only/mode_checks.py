@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from modes import Verb, array, check, leaves
 from torch import Tensor, nn
+
+from tests.torch_only.modes import Verb, array, check, leaves
 
 Check = Callable[[Verb], None]
 

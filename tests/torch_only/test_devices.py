@@ -11,11 +11,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-import frontends
-
 import fused_penalty as fp
 import fused_penalty.torch
 from fused_penalty.torch import add_grad_, attach, penalty, penalty_and_grad, prox_, regularize_, stats, sums
+from tests.support import frontends
 
 VERBS: dict[str, Callable[..., Any]] = {
     "penalty": penalty,

@@ -3,15 +3,13 @@ and nothing is read or written past an end. In a process of its own, so that a c
 
 from __future__ import annotations
 
-import pathlib
-
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
-from fresh import run_fresh
 from torch import Tensor
 
 import fused_penalty.torch  # noqa: F401  registers the ops
+from tests.support.fresh import run_fresh
 
 F64 = torch.float64
 SAME_MEMORY = "add_gradients_: grads"  # which a fake tensor does not have
@@ -91,8 +89,8 @@ def check(calls: dict[str, str]) -> None:
 
 
 def test_forged_operands_are_refused_by_name() -> None:
-    code = "import sys; sys.path.insert(0, {!r}); import test_torch_ops as t; t.check(t.FORGED); print('alive')"
-    assert run_fresh(code.format(str(pathlib.Path(__file__).parent))) == "alive"
+    code = "from tests.torch_only import test_ops as t; t.check(t.FORGED); print('alive')"
+    assert run_fresh(code) == "alive"
 
 
 @pytest.mark.parametrize("name", [n for n in FORGED if "backend" not in n and "written" not in n and n != SAME_MEMORY])

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
-import frontends
-from test_torch_transforms import leaves, same
 from torch import Tensor
 
 from fused_penalty.torch import add_grad_, penalty_and_grad, prox_, regularize_, stats
+from tests.support import frontends
+from tests.torch_only.test_transforms import leaves, same
 
 F64 = torch.float64
 Fn = Callable[..., Any]

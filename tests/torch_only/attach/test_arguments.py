@@ -8,9 +8,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from attach_steps import L1, RATE, backward, linear
-
 from fused_penalty.torch import attach
+from tests.torch_only.attach.steps import L1, RATE, backward, linear
 
 
 @pytest.mark.parametrize("loss", [None, 2.0, 3, True, {"loss": 1.0}, "text"], ids=str)

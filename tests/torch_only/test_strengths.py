@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
-import frontends
 from torch import Tensor, nn
 
 from fused_penalty import by_leaf, by_path
 from fused_penalty.torch import add_grad_, attach, penalty, penalty_and_grad, prox_, regularize_
+from tests.support import frontends
 
 START = [0.5, -2.0, 0.0]
 

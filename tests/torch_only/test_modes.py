@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
-from mode_checks import (
+from torch import Tensor
+
+from fused_penalty.torch import penalty
+from tests.torch_only.mode_checks import (
     Check,
     after,
     anomalies,
@@ -36,10 +39,7 @@ from mode_checks import (
     vmap,
     within,
 )
-from modes import VERBS
-from torch import Tensor
-
-from fused_penalty.torch import penalty
+from tests.torch_only.modes import VERBS
 
 CHECKS: dict[str, Check] = {
     "no mode": within(contextlib.nullcontext),

@@ -14,13 +14,12 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-import frontends
-import oracle
-from check import close_gradient
-from layouts import BITS, LAYOUTS, Case, Made, case
 from torch import Tensor, nn
 
 from fused_penalty.torch import add_grad_, penalty, penalty_and_grad, prox_, regularize_, stats, sums
+from tests.support import frontends, oracle
+from tests.support.check import close_gradient
+from tests.torch_only.layouts import BITS, LAYOUTS, Case, Made, case
 
 SEED, BATCHES, STEP = 11, 8, 0.5
 EXAMPLES = int(os.environ.get("FUSED_PENALTY_EXAMPLES", "5000"))

@@ -1,14 +1,15 @@
 """Random small calls of every operation through torch's and JAX's verbs, against their references: what
-tests/test_sanitizers.py runs with a module that was built under sanitizers."""
+test_sanitizers.py runs with a module that was built under sanitizers."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import forged
 import numpy as np
-from frontends import DTYPES, Jax, Torch
-from trees import SIZES
+
+from tests.kernels import forged
+from tests.support.edges import SIZES
+from tests.support.frontends import DTYPES, Jax, Torch
 
 SMALL = [n for n in SIZES if n < 5000]
 LARGE = 1_600_000  # two helpers
@@ -99,7 +100,8 @@ def use_after_free() -> None:
     import torch
 
     from fused_penalty import _cpu
-    from fused_penalty._core.plan import BOTH, Op, plan_of_layout
+    from fused_penalty._core.operations import Op
+    from fused_penalty._core.plan import BOTH, plan_of_layout
 
     x = torch.ones(1000)
     read, total = _cpu.Tensors([x]), torch.zeros(1, 2, dtype=torch.float64)

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
-from fresh import run_fresh
 from torch import Tensor, nn
 
 import fused_penalty as fp
 import fused_penalty.torch as verbs
 from fused_penalty.torch import penalty, penalty_and_grad, prox_
+from tests.support.fresh import run_fresh
 
 VERBS = ["penalty", "penalty_and_grad", "sums", "stats", "prox_", "add_grad_", "regularize_"]
 
