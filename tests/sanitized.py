@@ -51,7 +51,9 @@ def drive_torch(rounds: int) -> None:
         a, b = ([shifted(torch, rng, x) for x in cpu.to(xs)] for _ in range(2))
         kw = {"anchor": None if anchors is None else [shifted(torch, rng, x) for x in cpu.to(anchors)]}
         for name in ("sums", "stats"):
-            found, expected = (getattr(f.verbs, name)(t, backend=f.backend, **kw) for f, t in ((cpu, a), (reference, b)))
+            found, expected = (
+                getattr(f.verbs, name)(t, backend=f.backend, **kw) for f, t in ((cpu, a), (reference, b))
+            )
             for p, q in zip(found, expected, strict=True):
                 if not isinstance(p, (list, tuple)):  # the paths
                     np.testing.assert_allclose(cpu.back(p), cpu.back(q), rtol=1e-5)
@@ -79,7 +81,9 @@ def drive_jax(rounds: int) -> None:
                 if not isinstance(p, str):
                     np.testing.assert_allclose(p, q, rtol=1e-5)
         for name in ("penalty_and_grad", "prox"):
-            found, expected = (getattr(f.verbs, name)(tree, 0.1, 0.2, backend=f.backend, **kw) for f in (cpu, reference))
+            found, expected = (
+                getattr(f.verbs, name)(tree, 0.1, 0.2, backend=f.backend, **kw) for f in (cpu, reference)
+            )
             cpu.jax.tree.map(close, found, expected)
 
 

@@ -1,8 +1,8 @@
 """The worst case of the accumulation, and the range of its squares.
 
-A float32 accumulator takes 16 numbers (`kRun` of kernels/elastic_net.h). The first is added to 0, which is exact; if it is
-large and the others are just below half a unit of its last place, each of the other 15 is lost: 15·2^-24 = 8.9e-7. A
-square that is itself rounded adds 2^-24, a result in float32 another 2^-24.
+A float32 accumulator takes 16 numbers (`kRun` of kernels/elastic_net.h). The first is added to 0, which is exact. If it
+is large and the others are just below half a unit of its last place, each of the other 15 is lost: 15·2^-24 = 8.9e-7.
+A square that is itself rounded adds 2^-24, a result in float32 another 2^-24.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import oracle
 from frontends import DTYPES, Frontend, params
 
 UNIT = 2.0**-24
-# Elements in a row: 32 lanes on the CPU; 256 threads with 4 or 8 elements each on a GPU; in JAX's reference the leaf has
-# as many rows as numbers are added up.
+# Elements in a row: 32 lanes on the CPU; 256 threads with 4 or 8 elements each on a GPU; JAX's reference cuts the leaf
+# into as many rows as numbers are added up.
 ROWS = (32, 512, 1024, 2048)
 
 
 def adversarial(dtype: np.dtype, first: float, others: float, run: int, row: int) -> np.ndarray:
-    """Each accumulator of rows of `row` elements gets `first`, then `others`, and after `run` numbers the same again."""
+    """An accumulator of rows of `row` elements gets `first`, then `others`, and after `run` numbers the same again."""
     x = np.full((max(1, 16_384 // (run * row)), run, row), others)
     x[:, 0] = first
     return x.ravel().astype(dtype)

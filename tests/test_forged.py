@@ -1,4 +1,4 @@
-"""Forged calls of the native entries: each is refused by an error that names what is wrong, and none ends the process."""
+"""Forged calls of the native entries: each is refused by an error that names what is wrong; none ends the process."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux") or COMPILER is None, reason="needs LD_PRELOAD and a C++ compiler"
 )
 
-# Large enough for helpers, and filled by NumPy: OpenMP, which torch would start, ends the process where it has no thread.
+# Large enough for helpers, and filled by NumPy: OpenMP, which torch would use, ends a process that has no thread left.
 START = """
 import ctypes, os
 import numpy as np

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from ..._core.plan import L1, L2, Plan
 
-RUN = 16  # numbers added up in a row in float32, as `kRun` of kernels/elastic_net.h; then the sum is carried in two float32
+RUN = 16  # float32 numbers added up in a row (`kRun` of kernels/elastic_net.h); beyond that the sum is carried in two
 
 
 def _wide(x: jax.Array) -> jax.Array:
