@@ -94,7 +94,7 @@ def build(
     top = toolkit()
     assert top is not None
     program = folder / "emulated"
-    includes = [f"-I{source}", f"-I{source / 'tests' / 'gpu'}", "-isystem", str(top / "include")]
+    includes = [f"-I{source}", f"-I{source / 'tests' / 'emulation'}", "-isystem", str(top / "include")]
     command = ["g++", "-std=c++20", "-g1", "-O1", "-ffp-contract=off", *flags, *includes]
     command += [] if only is None else [f"-DONLY_OP={int(only)}"]
     done = subprocess.run(
