@@ -17,7 +17,7 @@ from .._core.errors import bad
 from .._core.rules import ByPath
 from .._core.strengths import Groups, group, is_static_zero
 from .params import Selection
-from .scalars import check_scalar
+from .scalars import as_double, check_scalar
 
 NAMES = ("l1", "l2")
 
@@ -124,7 +124,7 @@ class GroupStrengths:
                 g.setdefault(name, value)
             for tensor in {id(v): v for _, v in before if isinstance(v, Tensor)}.values():
                 groups = [g for g, v in before if v is tensor]
-                loaded = [torch.as_tensor(g[name]).detach() for g in groups]
+                loaded = [as_double(g[name], tensor.device).detach() for g in groups]
                 if len(set(map(float, loaded))) == 1:
                     with torch.no_grad():
                         tensor.copy_(loaded[0])
