@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Test files at a time; each may need some GiB of memory.
+WORKERS ?= 2
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 NATIVE := $(shell find kernels csrc third_party -type f -not -name '*.md') CMakeLists.txt
 CPP := $(shell find kernels csrc tests -name '*.h' -o -name '*.cc' -o -name '*.cu')
@@ -21,7 +23,7 @@ help:
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 18
 
 test: $(VENV)/.test  ## the whole test suite
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -p no:benchmark
 
 # What a fresh machine would get: an environment for this Python alone, filled from the package index without this
 # machine's pip configuration, which may name files of its own (a mirror can be given as PIP_INDEX_URL). torch from the
