@@ -28,7 +28,8 @@ template <class F>
 static constexpr F scaled(F d) {
   return d * 0.25f;
 }
-constexpr double kUnscaled = kRun;  // a sum of squares of scaled numbers times this is the sum of squares
+constexpr double kUnscaled = 16;  // a sum of squares of scaled numbers times this is the sum of squares
+static_assert(kRun <= kUnscaled);
 
 template <class F>
 static constexpr F sign(F d) {

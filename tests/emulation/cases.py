@@ -36,6 +36,15 @@ def edge_case(op: Op, dtype: np.dtype) -> Case:
     return Case(op, leaves)
 
 
+def worst(dtype: np.dtype) -> Case:
+    """Each accumulator gets 1 and then 31 numbers that it would lose, did it not go to float64 halfway; and
+    squares of which 16 pass what float32 holds."""
+    x = np.full((32, THREADS * PACK // dtype.itemsize), 2.0**-24 * 0.999)
+    x[0] = 1
+    leaves = [x.ravel(), np.full(3300, 1.5e19)] if dtype != np.float16 else [x.ravel()]
+    return Case(Op.SUMS, [leaf.astype(dtype) for leaf in leaves], chunk=x.size)
+
+
 def mixed(op: Op) -> Case:
     """Dtypes mixed in one launch; leaves share slots; one gradient is not wanted; one term is absent."""
     rng = np.random.default_rng(7)
@@ -58,6 +67,8 @@ def every_case() -> Iterator[tuple[str, Case]]:
                 yield f"{verb}-{name}{'-anchored' if anchored else ''}", matrix(op, dtype, anchored)
             yield f"{verb}-{name}-edges", edge_case(op, dtype)
         yield f"{verb}-mixed", mixed(op)
+    for name, dtype in DTYPES.items():
+        yield f"sums-{name}-worst", worst(dtype)
 
 
 def check(case: Case, result: Result) -> None:

@@ -45,6 +45,7 @@ class Case:
     olds: list[np.ndarray] | None = None  # what stands in the outputs before; default: noise for Op.ADD_GRADIENT
     wide: bool = True
     capacity: int = 480
+    chunk: int = CHUNK
     plan: Plan = field(init=False)
 
     def __post_init__(self) -> None:
@@ -56,7 +57,7 @@ class Case:
             tuple(self.slots),
             (1,) * n,
             (self.terms,) * n,
-            CHUNK,
+            self.chunk,
         )
         if self.strengths is None:
             self.strengths = np.tile([0.3, 0.7], (self.plan.slot_count, 1))

@@ -143,6 +143,15 @@ def test_in_a_capture_nothing_is_copied() -> None:
     assert tables.uploads == 4
 
 
+def test_a_lane_adds_up_no_more_than_a_run() -> None:
+    """A lane takes an element of each row of a chunk, all of them in float32."""
+    from fused_penalty._core.plan import GPU_CHUNK
+    from fused_penalty._kernels.triton.elastic_net import RUN
+    from fused_penalty._kernels.triton.walk import THREADS
+
+    assert GPU_CHUNK <= RUN.value * THREADS.value * 16 // 4  # a row is 16 bytes for each thread
+
+
 def test_layout_words() -> None:
     from fused_penalty.torch.backends.triton import layout_words
 
