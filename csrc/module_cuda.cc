@@ -42,10 +42,15 @@ void launch(int op_code, bool anchored, uintptr_t table, int chunks, const std::
   expect(scratch && (table || !chunks) && (totals || !slots), "table, scratch or totals have no memory");
   std::vector<const void*> at;
   for (uintptr_t a : addresses) at.push_back(reinterpret_cast<const void*>(a));
-  const auto status = cuda::launch({op, anchored, reinterpret_cast<const Chunk*>(table), chunks, at.data(), leaves,
-                                    reinterpret_cast<const void*>(strengths), true, reinterpret_cast<void*>(scratch),
-                                    reinterpret_cast<void*>(totals), true, slots, nullptr},
-                                   reinterpret_cast<cudaStream_t>(stream));
+  cuda::Status status;
+  {
+    // A launch waits where the stream's queue is full, maybe for a callback that needs the GIL.
+    py::gil_scoped_release release;
+    status = cuda::launch({op, anchored, reinterpret_cast<const Chunk*>(table), chunks, at.data(), leaves,
+                           reinterpret_cast<const void*>(strengths), true, reinterpret_cast<void*>(scratch),
+                           reinterpret_cast<void*>(totals), true, slots, nullptr},
+                          reinterpret_cast<cudaStream_t>(stream));
+  }
   if (status.where) throw std::runtime_error(std::string(status.where) + ": " + cudaGetErrorString(status.error));
 }
 

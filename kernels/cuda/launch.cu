@@ -17,11 +17,12 @@ int address_count(const Launch& call) {
 }
 
 constexpr size_t kTicketBytes = 16;
-size_t partial_bytes(Op op, int chunk_count) { return std::max(chunk_count, 1) * columns(op) * sizeof(double); }
+size_t partial_bytes(Op op, int chunk_count) { return sizeof(double) * columns(op) * std::max(chunk_count, 1); }
 
-// Blocks that are resident at once, so that each takes its share of chunks in one wave; asked once a device.
-template <class Kernel>
-Status resident_blocks(Kernel kernel, int& blocks) {
+// Blocks that are resident at once, so that each takes its share of chunks in one wave; asked once for each kernel on
+// each device.
+template <Op kOp, bool kAnchored, int kCapacity>
+Status resident_blocks(int& blocks) {
   static std::array<std::atomic<int>, 64> known{};
   int device = 0;
   if (auto e = cudaGetDevice(&device); e != cudaSuccess) return {e, "cudaGetDevice"};
@@ -30,7 +31,9 @@ Status resident_blocks(Kernel kernel, int& blocks) {
     int processors = 0, each = 0;
     if (auto e = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device); e != cudaSuccess)
       return {e, "cudaDeviceGetAttribute"};
-    if (auto e = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, kernel, kThreads, 0); e != cudaSuccess)
+    if (auto e = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, penalty_kernel<kOp, kAnchored, kCapacity>,
+                                                               kThreads, 0);
+        e != cudaSuccess)
       return {e, "cudaOccupancyMaxActiveBlocksPerMultiprocessor"};
     cached = processors * std::max(each, 1);
   }
@@ -64,7 +67,8 @@ Status run(const Launch& call, cudaStream_t stream) {
     for (int from = 0; from < addresses; from += kCapacity) {
       SomeAddresses<kCapacity> some{table + from, std::min(kCapacity, addresses - from), {}};
       std::copy_n(call.addresses + from, some.count, some.addresses);
-      LAUNCH(write_addresses_kernel<kCapacity>, 1, kThreads, 0, stream, some);
+      if (auto e = LAUNCH(write_addresses_kernel<kCapacity>, 1, kThreads, 0, stream, some); e != cudaSuccess)
+        return {e, "the launch that writes addresses"};
     }
     arg.more = table;
   }
@@ -72,9 +76,10 @@ Status run(const Launch& call, cudaStream_t stream) {
     return {e, "cudaMemsetAsync of the ticket"};
   const auto kernel = penalty_kernel<kOp, kAnchored, kCapacity>;
   int resident = 0;
-  if (auto status = resident_blocks(kernel, resident); status.where) return status;
-  LAUNCH(kernel, std::clamp(call.chunk_count, 1, resident), kThreads, 0, stream, arg);
-  if (auto e = cudaGetLastError(); e != cudaSuccess) return {e, "the launch of the kernel"};
+  if (auto status = resident_blocks<kOp, kAnchored, kCapacity>(resident); status.where) return status;
+  const int blocks = std::clamp(call.chunk_count, 1, resident);
+  if (auto e = LAUNCH(kernel, blocks, kThreads, 0, stream, arg); e != cudaSuccess)
+    return {e, "the launch of the kernel"};
   return {};
 }
 
@@ -89,14 +94,8 @@ Status run_any(const Launch& call, cudaStream_t stream) {
   return call.anchored ? run_sized<kOp, true>(call, stream) : run_sized<kOp, false>(call, stream);
 }
 
-}  // namespace
-
-size_t scratch_bytes(Op op, int chunk_count, int addresses) {
-  return kTicketBytes + partial_bytes(op, chunk_count) + (addresses > kMany ? addresses * sizeof(void*) : 0);
-}
-
 // The one switch over operations.
-Status launch(const Launch& call, cudaStream_t stream) {
+Status run_op(const Launch& call, cudaStream_t stream) {
   switch (call.op) {
     case Op::kSums:
       return run_any<Op::kSums>(call, stream);
@@ -112,6 +111,18 @@ Status launch(const Launch& call, cudaStream_t stream) {
       return run_any<Op::kStats>(call, stream);
   }
   return {cudaErrorInvalidValue, "the choice of the operation"};
+}
+
+}  // namespace
+
+size_t scratch_bytes(Op op, int chunk_count, int addresses) {
+  return kTicketBytes + partial_bytes(op, chunk_count) + (addresses > kMany ? addresses * sizeof(void*) : 0);
+}
+
+Status launch(const Launch& call, cudaStream_t stream) {
+  const auto status = run_op(call, stream);
+  if (status.where) (void)cudaGetLastError();  // it has been reported: whoever asks next did not cause it
+  return status;
 }
 
 }  // namespace fused_penalty::cuda

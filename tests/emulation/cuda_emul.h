@@ -2,9 +2,11 @@
 // Every CUDA thread is a fiber; one OS thread schedules them in a seeded random order, with several
 // blocks resident at once. Sanitizers see each fiber as a thread (TSan) / its own stack (ASan).
 //   kernel code uses SMEM(T, name, [N]) / DYN_SMEM(T, name) for shared memory,
-//   host code uses LAUNCH(kernel, grid, block, dyn_smem_bytes, stream, args...).
+//   host code uses LAUNCH(kernel, grid, block, dyn_smem_bytes, stream, args...), whose value is a cudaError_t.
 //   env: CUDA_EMUL_SEED (0 = round robin), CUDA_EMUL_RESIDENT (blocks in flight), CUDA_EMUL_YIELD=1 (switch at atomics)
 #pragma once
+
+#include <driver_types.h>
 
 #include "cuda_emul_fibers.h"
 
@@ -13,7 +15,7 @@ struct Launcher {
   const char* name;
   dim3 g, b;
   size_t dyn;
-  void run(std::function<void()> body) {
+  cudaError_t run(std::function<void()> body) {
     if (S.cur || !S.ready.empty()) die("nested launch");
     size_t nt = (size_t)b.x * b.y * b.z, nb = (size_t)g.x * g.y * g.z;
     if (nt == 0 || nt > 1024 || nb == 0) {
@@ -67,6 +69,7 @@ struct Launcher {
       }
     }
     EMU_ACQ(&S);
+    return cudaSuccess;
   }
   void start(size_t id, size_t nt, std::vector<Fiber*>& freef, std::vector<std::unique_ptr<Block>>& live) {
     auto blk = std::make_unique<Block>();

@@ -97,7 +97,7 @@ def _load_jax(name: str) -> Callable[[], Any]:
         ffi = _module("jax.backends.ffi")
         platform, chunk = {"cpu": ("cpu", CHUNK), "cuda": ("CUDA", GPU_CHUNK)}[name]
         ffi.register(native.ffi_targets(), platform)
-        return ffi.Launcher(chunk)
+        return ffi.Launcher(chunk, native.scratch_bytes if name == "cuda" else None)
 
     return load
 

@@ -1,0 +1,47 @@
+"""Builds the CUDA module, its sources as they are, with g++ against the mock runtime (mock_runtime.h)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sysconfig
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pybind11
+
+from tests.emulation.harness import toolkit
+from tests.support.paths import ROOT
+
+HERE = ROOT / "tests" / "emulation"
+
+
+def build(folder: Path, source: Path = ROOT) -> Path:
+    """The module `_cuda`; `source` is the checkout whose kernels/ and csrc/ it is made of."""
+    top = toolkit()
+    assert top is not None
+    system = (source / "third_party" / "xla", top / "include", pybind11.get_include(), sysconfig.get_path("include"))
+    flags = ["-std=c++20", "-O1", "-g1", "-fPIC", "-ffp-contract=off", f"-I{HERE}"]
+    flags += [x for path in system for x in ("-isystem", str(path))]
+    units = {
+        source / "kernels/cuda/launch.cu": ["-include", str(HERE / "mock_runtime.h"), "-x", "c++"],
+        source / "csrc/jax_cuda.cc": [],
+        source / "csrc/module_cuda.cc": [],
+        HERE / "mock_runtime.cc": [],
+    }
+
+    def compiled(unit: Path) -> str:
+        made = str(folder / f"{unit.stem}.o")
+        run(["g++", *flags, *units[unit], "-c", str(unit), "-o", made])
+        return made
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(compiled, units))
+    module = folder / "_cuda.so"
+    run(["g++", "-shared", *objects, "-o", str(module)])
+    return module
+
+
+def run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

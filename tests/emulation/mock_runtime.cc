@@ -1,0 +1,280 @@
+// The mock CUDA runtime, and the CUDA handlers as handlers of XLA's CPU client. Each buffer of a call is copied into
+// "device" memory of exactly its size between red zones, and results are copied back; so what a launch writes beside
+// its buffers is seen. Command buffers work as XLA's do: the first call of a program is recorded and then replayed, all
+// later ones are only replayed. What the handler allocated itself is then already somebody else's.
+#include "mock_runtime.h"
+
+#include <Python.h>
+
+#include <cstring>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "../../csrc/jax_cuda.h"
+
+namespace {
+
+using Nodes = std::vector<std::function<void()>>;
+struct Stream {
+  Nodes* recording = nullptr;
+} stream;
+
+std::recursive_mutex lock;
+std::map<std::string, long long> counts;
+std::string failing;
+cudaError_t last = cudaSuccess;
+int device = 0, replays = 0, skew = 0;
+
+// `bytes` bytes at 16 modulo 32, between red zones.
+class Block {
+ public:
+  static constexpr size_t kZone = 256;
+  static constexpr unsigned char kPattern = 0x5a;
+
+  explicit Block(size_t bytes, int skew = 0) : bytes_(bytes), at_(kZone + 16 + skew) {
+    size_ = (at_ + bytes + kZone + 31) / 32 * 32;
+    memory_.reset(static_cast<unsigned char*>(aligned_alloc(32, size_)));
+    memset(memory_.get(), kPattern, size_);
+  }
+  void* data() { return memory_.get() + at_; }
+  size_t bytes() const { return bytes_; }
+
+  // Bytes outside (`whole`: anywhere) that no longer are what they were.
+  long long changed(bool whole = false) const {
+    long long n = 0;
+    for (size_t i = 0; i < size_; ++i) n += (whole || i < at_ || i >= at_ + bytes_) && memory_.get()[i] != kPattern;
+    return n;
+  }
+  void give_away() { memset(memory_.get(), kPattern, size_); }
+
+ private:
+  struct Free {
+    void operator()(void* p) const { free(p); }
+  };
+  size_t bytes_, at_, size_;
+  std::unique_ptr<unsigned char, Free> memory_;
+};
+
+// What handlers have allocated through XLA: theirs until they free it, then somebody else's for ever.
+struct Allocation {
+  Block block;
+  bool given_away = false;
+};
+std::deque<Allocation> allocations;
+
+XLA_FFI_Error* allocate(XLA_FFI_DeviceMemory_Allocate_Args* args) {
+  ++counts["allocations"];
+  allocations.push_back({Block(args->size)});
+  args->data = allocations.back().block.data();
+  return nullptr;
+}
+
+XLA_FFI_Error* release(XLA_FFI_DeviceMemory_Free_Args* args) {
+  for (auto& a : allocations)
+    if (a.block.data() == args->data) a.block.give_away(), a.given_away = true;
+  return nullptr;
+}
+
+size_t bytes_of(const XLA_FFI_Buffer& buffer) {
+  size_t n = 1;
+  for (int64_t i = 0; i < buffer.rank; ++i) n *= buffer.dims[i];
+  switch (buffer.dtype) {
+    case XLA_FFI_DataType_U8:
+      return n;
+    case XLA_FFI_DataType_F16:
+    case XLA_FFI_DataType_BF16:
+      return 2 * n;
+    case XLA_FFI_DataType_F64:
+      return 8 * n;
+    default:
+      return 4 * n;  // float32, uint32
+  }
+}
+
+// The buffers of a call on the device; one that is operand and result at once is one block.
+class Buffers {
+ public:
+  explicit Buffers(const XLA_FFI_CallFrame& frame) {
+    std::map<void*, size_t> known;
+    const auto add = [&](void* given, bool result) {
+      const auto& buffer = *static_cast<XLA_FFI_Buffer*>(given);
+      const size_t bytes = bytes_of(buffer);
+      if (bytes) {
+        const auto [at, fresh] = known.emplace(buffer.data, index_.size());
+        if (!fresh) return index_.push_back(index_[at->second]);
+      }
+      index_.push_back(blocks_.size());
+      blocks_.emplace_back(bytes, result ? skew : 0);
+    };
+    for (int64_t i = 0; i < frame.args.size; ++i) add(frame.args.args[i], false);
+    operands_ = blocks_.size();
+    for (int64_t i = 0; i < frame.rets.size; ++i) add(frame.rets.rets[i], true);
+  }
+
+  // The frame of the same call on the device.
+  XLA_FFI_CallFrame on_device(XLA_FFI_CallFrame frame) {
+    size_t k = 0;
+    const auto moved = [&](void** given, int64_t n, std::vector<XLA_FFI_Buffer>& buffers, std::vector<void*>& to) {
+      for (int64_t i = 0; i < n; ++i) {
+        buffers.push_back(*static_cast<XLA_FFI_Buffer*>(given[i]));
+        buffers.back().data = blocks_[index_[k++]].data();
+      }
+      for (auto& b : buffers) to.push_back(&b);
+      return to.data();
+    };
+    args_.clear(), rets_.clear(), to_args_.clear(), to_rets_.clear();
+    frame.args.args = moved(frame.args.args, frame.args.size, args_, to_args_);
+    frame.rets.rets = moved(frame.rets.rets, frame.rets.size, rets_, to_rets_);
+    return frame;
+  }
+
+  // Operands as XLA has them now, and nothing in the results: a launch may not depend on what stood there.
+  void fill(const XLA_FFI_CallFrame& frame) {
+    for (size_t i = operands_; i < blocks_.size(); ++i) memset(blocks_[i].data(), 0xff, blocks_[i].bytes());
+    for (int64_t i = 0; i < frame.args.size; ++i) {
+      auto& block = blocks_[index_[i]];
+      memcpy(block.data(), static_cast<XLA_FFI_Buffer*>(frame.args.args[i])->data, block.bytes());
+    }
+  }
+  void copy_back(const XLA_FFI_CallFrame& frame) {
+    for (int64_t i = 0; i < frame.rets.size; ++i) {
+      auto& block = blocks_[index_[frame.args.size + i]];
+      memcpy(static_cast<XLA_FFI_Buffer*>(frame.rets.rets[i])->data, block.data(), block.bytes());
+    }
+  }
+  long long damage() const {
+    long long n = 0;
+    for (const auto& b : blocks_) n += b.changed();
+    return n;
+  }
+
+ private:
+  std::deque<Block> blocks_;
+  std::vector<size_t> index_;  // of the operands, then of the results
+  size_t operands_ = 0;
+  std::vector<XLA_FFI_Buffer> args_, rets_;
+  std::vector<void*> to_args_, to_rets_;
+};
+
+struct CommandBuffer {
+  std::unique_ptr<Buffers> buffers;
+  Nodes nodes;
+};
+std::unique_ptr<CommandBuffer> program;
+
+void look_for_damage(const Buffers& buffers) {
+  counts["bytes of others changed"] += buffers.damage();
+  for (auto& a : allocations)
+    if (a.given_away) counts["bytes of others changed"] += a.block.changed(true);
+}
+
+template <XLA_FFI_Error* (*kHandler)(XLA_FFI_CallFrame*)>
+XLA_FFI_Error* hosted(XLA_FFI_CallFrame* frame) {
+  if (frame->extension_start) return kHandler(frame);  // XLA asks for metadata
+  const std::lock_guard guard(lock);
+  XLA_FFI_Api api = *frame->api;
+  api.XLA_FFI_Stream_Get = [](XLA_FFI_Stream_Get_Args* args) -> XLA_FFI_Error* {
+    args->stream = &stream;
+    return nullptr;
+  };
+  api.XLA_FFI_DeviceMemory_Allocate = allocate;
+  api.XLA_FFI_DeviceMemory_Free = release;
+  const auto call = [&](Buffers& buffers) {
+    auto mine = buffers.on_device(*frame);
+    mine.api = &api;
+    return kHandler(&mine);
+  };
+  if (replays == 0) {
+    Buffers buffers(*frame);
+    buffers.fill(*frame);
+    if (auto* error = call(buffers)) return error;
+    look_for_damage(buffers);
+    buffers.copy_back(*frame);
+    return nullptr;
+  }
+  if (!program) {
+    auto fresh = std::make_unique<CommandBuffer>();
+    fresh->buffers = std::make_unique<Buffers>(*frame);
+    stream.recording = &fresh->nodes;
+    auto* error = call(*fresh->buffers);
+    stream.recording = nullptr;
+    if (error) return error;
+    ++counts["records"];
+    program = std::move(fresh);
+  }
+  for (int i = 0; i < replays; ++i) {
+    program->buffers->fill(*frame);
+    for (auto& node : program->nodes) node();
+    ++counts["replays"];
+    look_for_damage(*program->buffers);
+  }
+  program->buffers->copy_back(*frame);
+  return nullptr;
+}
+
+}  // namespace
+
+namespace mock {
+
+cudaError_t entered(const char* function) {
+  const std::lock_guard guard(lock);
+  ++counts[function];
+  counts["calls that held the GIL"] += PyGILState_Check();
+  if (failing != function) return cudaSuccess;
+  failing.clear();
+  return last = cudaErrorUnknown;
+}
+
+void enqueue(cudaStream_t given, std::function<void()> work) {
+  auto* on = reinterpret_cast<Stream*>(given);
+  if (on && on->recording)
+    on->recording->push_back(std::move(work));
+  else
+    work();
+}
+
+int blocks_per_processor() { return 2; }
+
+}  // namespace mock
+
+extern "C" {
+
+// What the test says and asks.
+void mock_command_buffers(int replays_of_each_call) { program.reset(), replays = replays_of_each_call; }
+void mock_fail_next(const char* function) { failing = function; }
+void mock_use_device(int number) { device = number; }
+void mock_skew_results(int bytes) { skew = bytes; }
+void mock_set_last_error(int error) { last = static_cast<cudaError_t>(error); }
+int mock_last_error() { return last; }
+long long mock_count(const char* what) { return counts[what]; }
+
+XLA_FFI_Error* mock_fused_penalty_sums(XLA_FFI_CallFrame* f) { return hosted<FusedPenaltySumsCuda>(f); }
+XLA_FFI_Error* mock_fused_penalty_gradient(XLA_FFI_CallFrame* f) { return hosted<FusedPenaltyGradientCuda>(f); }
+XLA_FFI_Error* mock_fused_penalty_prox(XLA_FFI_CallFrame* f) { return hosted<FusedPenaltyProxCuda>(f); }
+XLA_FFI_Error* mock_fused_penalty_stats(XLA_FFI_CallFrame* f) { return hosted<FusedPenaltyStatsCuda>(f); }
+
+// The runtime.
+const char* cudaGetErrorString(cudaError_t e) { return e ? "a mock error" : "no error"; }
+cudaError_t cudaGetLastError() { return std::exchange(last, cudaSuccess); }
+cudaError_t cudaGetDeviceCount(int* n) {
+  *n = 1;
+  return mock::entered("cudaGetDeviceCount");
+}
+cudaError_t cudaGetDevice(int* number) {
+  *number = device;
+  return mock::entered("cudaGetDevice");
+}
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
+  *value = 3;
+  return mock::entered("cudaDeviceGetAttribute");
+}
+cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t given) {
+  if (auto e = mock::entered("cudaMemsetAsync"); e != cudaSuccess) return e;
+  mock::enqueue(given, [=] { memset(to, value, bytes); });
+  return cudaSuccess;
+}
+}
