@@ -1,5 +1,5 @@
-"""The house: arrows run roof → framework → `_core` and never up, without a circle; files stay small; the table of operations
-is the same in Python, in C++, in Triton's language and in the docs."""
+"""The house: arrows run roof → framework → `_core` and never up, without a circle; files stay small; the table of
+operations is the same in Python, in C++, in Triton's language and in the docs."""
 
 from __future__ import annotations
 
