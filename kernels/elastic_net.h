@@ -22,13 +22,13 @@ static constexpr F magnitude(F d) {
   return d < 0 ? -d : d;  // a NaN compares false and is returned
 }
 
-// Squares are added up as those of d / 4, so that kRun of them do not overflow where each d * d is a float32. A power
-// of two costs no bit, but for |d| below 4.4e-19, where the square leaves float32's normal range.
+// Squares are added up as d / 16 * d, so that kRun of them do not overflow where each d * d is a float32. A power of
+// two costs no bit, but for |d| below 4.4e-19, where the product leaves float32's normal range.
 template <class F>
 static constexpr F scaled(F d) {
-  return d * 0.25f;
+  return d * 0.0625f;
 }
-constexpr double kUnscaled = 16;  // a sum of squares of scaled numbers times this is the sum of squares
+constexpr double kUnscaled = 16;  // a sum of scaled(d) * d times this is the sum of squares
 static_assert(kRun <= kUnscaled);
 
 template <class F>

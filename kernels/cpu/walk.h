@@ -66,7 +66,7 @@ struct Walk {
       if constexpr (kAnchored) origin = load(at.anchor + k * kWidth);
       const V d = x - origin;
       block.abs[k] += magnitude(d);
-      block.square[k] += scaled(d) * scaled(d);
+      block.square[k] += scaled(d) * d;
       if constexpr (kOp == Op::kStats) {
         const V one = V{} + 1;
         block.largest[k] = larger(block.largest[k], magnitude(d));

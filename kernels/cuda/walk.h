@@ -39,7 +39,7 @@ struct Walk {
     if constexpr (kAnchored) origin = widen(anchor_bits);
     const F d = x - origin;
     abs += magnitude(d);
-    square = fma(scaled(d), scaled(d), square);  // explicit: the emulator and every architecture round alike
+    square = fma(scaled(d), d, square);  // explicit: the emulator and every architecture round alike
     if constexpr (kOp == Op::kStats) {
       largest = larger(largest, magnitude(d));
       zeros += d == 0;
