@@ -38,13 +38,15 @@ class Mock:
     """The module, and what its runtime is told and asked."""
 
     def __init__(self, path: str) -> None:
-        spec = importlib.util.spec_from_file_location("fused_penalty._cuda", path)
+        # Not its own name: of a module that is loaded under the same name, pybind11 would give that one.
+        spec = importlib.util.spec_from_file_location("mock._cuda", path)
         assert spec is not None
         assert spec.loader is not None
         self.cuda = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(self.cuda)
         self.library = ctypes.CDLL(path)
         self.library.mock_count.restype = ctypes.c_longlong
+        assert self.cuda.__file__ == path
         sys.modules["fused_penalty._cuda"] = self.cuda
         backends.BACKENDS = (backends.Backend("mock", "jax", ("cpu",), self._row), *backends.BACKENDS)
 
