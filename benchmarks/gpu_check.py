@@ -165,8 +165,7 @@ def jax_steps() -> Report | str:
     found["values"] = all(bool(jax.numpy.isclose(a, b, rtol=1e-5)) for a, b in values)
     pairs = zip(ours, expected, strict=True)  # a weight that meets zero may turn a step later
     found["parameters"] = all(bool(jax.numpy.allclose(a, b, rtol=1e-5, atol=1e-5)) for a, b in pairs)
-    found["other arrays"] = all(bool((x == k).all()) for k, x in enumerate(others))
-    return found
+    return found | {"other arrays": all(bool((x == k).all()) for k, x in enumerate(others))}
 
 
 def sanitizer() -> Report | str:
