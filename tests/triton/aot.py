@@ -24,7 +24,7 @@ def compiled(arch: int | str, op: Op, anchored: bool) -> Any:
     from triton.compiler import ASTSource, compile
 
     from fused_penalty._kernels.triton.kernel import penalty_kernel
-    from fused_penalty.torch.backends.triton import COMPILED_WITH
+    from fused_penalty.torch.backends.triton import compiled_with
 
     types = {"layout": "*i64", "addresses": "*i64", "strengths": "*fp64", "partials": "*fp64", "ticket": "*i32"}
     types |= {"totals": "*fp64", "chunk_count": "i32", "slot_count": "i32", "leaf_count": "i32"}
@@ -36,8 +36,9 @@ def compiled(arch: int | str, op: Op, anchored: bool) -> Any:
         constexprs={"OP": int(op), "ANCHORED": anchored},
         attrs={(i,): [["tt.divisibility", 16]] for i in pointers},
     )
-    target = GPUTarget("cuda" if isinstance(arch, int) else "hip", arch, warp)
-    return compile(source, target=target, options={**COMPILED_WITH, "num_warps": THREADS // warp})
+    capability = arch if isinstance(arch, int) else None
+    target = GPUTarget("hip" if capability is None else "cuda", arch, warp)
+    return compile(source, target=target, options={**compiled_with(op, capability), "num_warps": THREADS // warp})
 
 
 @functools.cache

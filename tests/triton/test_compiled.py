@@ -171,7 +171,8 @@ def test_partials_before_the_ticket() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arch", "op", "anchored"), named([*EVERY, *FEW, *((arch, *extreme) for arch in AMD for extreme in EXTREMES)])
+    ("arch", "op", "anchored"),
+    named([*EVERY, *FEW, (80, Op.ADD_GRADIENT, False), *((arch, *extreme) for arch in AMD for extreme in EXTREMES)]),
 )
 def test_machine_code(arch: int | str, op: Op, anchored: bool) -> None:
     if isinstance(arch, int) and cuobjdump() is None:

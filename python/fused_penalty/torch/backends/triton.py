@@ -62,17 +62,31 @@ def prepare(
     factors = totals if strengths is None else strengths.to(device)
     ticket = _ticket(place) if place.reuses_memory else _new_ticket(device)
     programs, warps = _geometry(device)
+    options = compiled_with(op, _capability(device))
     return Prepared(
         buffers,
         max(1, min(chunks, programs)),
         (layout, addresses, factors, partials, ticket, totals, chunks, slots, len(plan.sizes)),
-        {"OP": int(op), "ANCHORED": buffers.anchor is not None, **COMPILED_WITH, "num_warps": warps},
+        {"OP": int(op), "ANCHORED": buffers.anchor is not None, **options, "num_warps": warps},
         totals,
     )
 
 
-# Without contraction to FMA, so that every device rounds alike.
-COMPILED_WITH = {"num_stages": 1, "enable_fp_fusion": False}
+def compiled_with(op: Op, capability: int | None) -> dict[str, Any]:
+    """Without contraction to FMA, so that every device rounds alike. add_gradient has two or three arrays to load: left
+    alone, Triton 3.7 gives it 156 registers on an A100, and an SM then holds one program where it could hold two. The
+    limit is for that device alone: elsewhere the compiler keeps to it by itself, or would spill."""
+    limit = {"maxnreg": 128} if op is Op.ADD_GRADIENT and capability == 80 else {}
+    return {"num_stages": 1, "enable_fp_fusion": False, **limit}
+
+
+@functools.cache
+def _capability(device: torch.device) -> int | None:
+    """As in sm_80; of NVIDIA's devices alone."""
+    if device.type != "cuda" or torch.version.hip is not None:
+        return None
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
 
 
 def layout_words(plan: Plan) -> np.ndarray:
