@@ -43,9 +43,9 @@ def add_row(found, d, inside, OP: tl.constexpr):
     if OP == STATS:
         zeros = found[3] + tl.where((d == 0) & inside, 1.0, 0.0)
         non_finite = found[4] + tl.where((m == float("inf")) | (d != d), 1.0, 0.0)
-        return found[0] + m, tl.fma(s, d, found[1]), larger(found[2], m), zeros, non_finite
+        return found[0] + m, tl.fma(s, s, found[1]), larger(found[2], m), zeros, non_finite
     else:
-        return found[0] + m, tl.fma(s, d, found[1])
+        return found[0] + m, tl.fma(s, s, found[1])
 
 
 @triton.jit

@@ -102,7 +102,7 @@ def test_nnx_module_with_batch_norm() -> None:
             return value
 
         values = [float(step(model, optimizer)) for _ in range(STEPS)]
-        return values, nnx.to_pure_dict(nnx.state(model))
+        return values, [nnx.to_pure_dict(nnx.state(model, kind)) for kind in (nnx.Param, nnx.BatchStat)]
 
     expected = run(lambda model: naive_jax(nnx.state(model, nnx.Param)))
     same(run(lambda model: penalty(model, L1, L2)), expected)

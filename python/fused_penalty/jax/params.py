@@ -105,7 +105,7 @@ def _no_prefix(argument: str, tree: Any, params: PyTree) -> Exception:
     )  # fmt: skip
 
 
-def _as_array(x: Any, flat: Flat, i: int) -> jax.Array:
+def _as_array(x: Any, flat: Flat, i: int, argument: str = "params") -> jax.Array:
     if isinstance(x, (np.ndarray, np.generic, float)) and not isinstance(x, bool):
         if isinstance(x, (np.ndarray, np.generic)) and jnp.dtype(x.dtype) not in SUPPORTED:
             raise bad_dtype(flat.paths[i], x.dtype)
@@ -113,7 +113,7 @@ def _as_array(x: Any, flat: Flat, i: int) -> jax.Array:
     if not isinstance(x, jax.Array):
         if isinstance(x, (bool, int, complex)):
             raise bad_dtype(flat.paths[i], type(x).__name__)
-        raise bad_object(flat.paths[i], x, "a JAX array, a numpy array or a float")
+        raise bad_object(flat.paths[i], x, "a JAX array, a numpy array or a float", argument=argument)
     if x.dtype not in SUPPORTED:
         raise bad_dtype(flat.paths[i], x.dtype)
     if isinstance(x, jax.core.Tracer) and not all(isinstance(n, int) for n in x.shape):
@@ -128,7 +128,7 @@ def _anchors(anchor: Flat, flat: Flat, index: list[int], leaves: tuple[jax.Array
     twins = flat.twins(anchor)
     if twins is None or not twins.keys() >= set(index):
         raise bad_anchor("", f"its structure {anchor.treedef} is not that of params, {flat.treedef}")
-    found = tuple(_as_array(twins[i], flat, i) for i in index)
+    found = tuple(_as_array(twins[i], flat, i, "anchor") for i in index)
     for i, a, x in zip(index, found, leaves, strict=True):
         if a.shape != x.shape or a.dtype != x.dtype:
             raise bad_anchor(flat.paths[i], f"{a.dtype}{list(a.shape)} beside a leaf of {x.dtype}{list(x.shape)}")

@@ -74,9 +74,9 @@ def prepare(
 
 def compiled_with(op: Op, capability: int | None) -> dict[str, Any]:
     """Without contraction to FMA, so that every device rounds alike. add_gradient has two or three arrays to load: left
-    alone, Triton 3.7 gives it 156 registers on an A100, and an SM then holds one program where it could hold two. The
-    limit is for that device alone: elsewhere the compiler keeps to it by itself, or would spill."""
-    limit = {"maxnreg": 128} if op is Op.ADD_GRADIENT and capability == 80 else {}
+    alone, Triton 3.7 gives it 156 registers on an A100 or H100, and an SM then holds one program where it could hold two.
+    The limit is for these alone: elsewhere the compiler keeps to it by itself, or would spill."""
+    limit = {"maxnreg": 128} if op is Op.ADD_GRADIENT and capability in (80, 90) else {}
     return {"num_stages": 1, "enable_fp_fusion": False, **limit}
 
 
