@@ -28,8 +28,8 @@ def magnitude(d):
 
 @triton.jit
 def scaled(d):
-    """Squares are added up as those of d / 4, so that RUN of them do not overflow where each d * d is a float32. C++ has
-    d / 16 * d, which has the same bits; here that takes more registers than an H100 has to give."""
+    """Squares are added up as those of d / 4, so that RUN of them do not overflow where each d * d is a float32.
+    C++ has d / 16 * d, which has the same bits; here that takes more registers than an H100 has to give."""
     return d * 0.25
 
 

@@ -38,7 +38,9 @@ def compiled(arch: int | str, op: Op, anchored: bool) -> Any:
     )
     capability = arch if isinstance(arch, int) else None
     target = GPUTarget("hip" if capability is None else "cuda", arch, warp)
-    return compile(source, target=target, options={**compiled_with(op, capability), "num_warps": THREADS // warp})
+    return compile(
+        source, target=target, options={**compiled_with(op, anchored, capability), "num_warps": THREADS // warp}
+    )
 
 
 @functools.cache

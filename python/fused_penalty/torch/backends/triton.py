@@ -62,7 +62,7 @@ def prepare(
     factors = totals if strengths is None else strengths.to(device)
     ticket = _ticket(place) if place.reuses_memory else _new_ticket(device)
     programs, warps = _geometry(device)
-    options = compiled_with(op, _capability(device))
+    options = compiled_with(op, buffers.anchor is not None, _capability(device))
     return Prepared(
         buffers,
         max(1, min(chunks, programs)),
@@ -72,11 +72,12 @@ def prepare(
     )
 
 
-def compiled_with(op: Op, capability: int | None) -> dict[str, Any]:
+def compiled_with(op: Op, anchored: bool, capability: int | None) -> dict[str, Any]:
     """Without contraction to FMA, so that every device rounds alike. add_gradient has two or three arrays to load: left
-    alone, Triton 3.7 gives it 156 registers on an A100 or H100, and an SM then holds one program where it could hold two.
-    The limit is for these alone: elsewhere the compiler keeps to it by itself, or would spill."""
-    limit = {"maxnreg": 128} if op is Op.ADD_GRADIENT and capability in (80, 90) else {}
+    alone, Triton 3.7 gives it 156 registers on an A100, and on an H100 with an anchor. An SM then holds one program where
+    it could hold two. The limit is for these alone: elsewhere the compiler keeps to it by itself, or would spill."""
+    greedy = op is Op.ADD_GRADIENT and (capability == 80 or (capability == 90 and anchored))
+    limit = {"maxnreg": 128} if greedy else {}
     return {"num_stages": 1, "enable_fp_fusion": False, **limit}
 
 
