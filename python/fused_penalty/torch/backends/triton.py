@@ -74,8 +74,8 @@ def prepare(
 
 def compiled_with(op: Op, anchored: bool, capability: int | None) -> dict[str, Any]:
     """Without contraction to FMA, so that every device rounds alike. add_gradient has two or three arrays to load: left
-    alone, Triton 3.7 gives it 156 registers on an A100, and on an H100 with an anchor. An SM then holds one program where
-    it could hold two. The limit is for these alone: elsewhere the compiler keeps to it by itself, or would spill."""
+    alone, Triton 3.7 gives it 156 registers on an A100, and on an H100 with an anchor, and an SM then holds one program
+    where it could hold two. The limit is for these: elsewhere the compiler keeps to it by itself, or would spill."""
     greedy = op is Op.ADD_GRADIENT and (capability == 80 or (capability == 90 and anchored))
     limit = {"maxnreg": 128} if greedy else {}
     return {"num_stages": 1, "enable_fp_fusion": False, **limit}
