@@ -46,7 +46,7 @@ def test_the_suite_under_the_interpreter() -> None:
         chosen,
     ]
     env = {**os.environ, _backends.INTERPRET: "1"}
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stdout[-5000:]
     passed = int(done.stdout.rsplit(" passed", 1)[0].rsplit(maxsplit=1)[-1])
     assert passed > 250
