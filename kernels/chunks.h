@@ -11,7 +11,7 @@ enum class DType : uint32_t { kFloat16, kBFloat16, kFloat32, kFloat64 };
 
 // What is done with each element beside summing |d| and d*d (d = x - anchor). A launcher takes it as a
 // compile-time tag; a new operation is a line here, its formula in elastic_net.h (`written`) and a line in
-// `_core.plan.Op`.
+// `_core.operations.Op`.
 enum class Op : uint32_t {
   kSums,         // nothing
   kGradient,     // out = a * sign(d) + b * d

@@ -3,7 +3,7 @@
     python -m benchmarks.scale            prints the tables
     python -m benchmarks.scale --write    puts them into docs/scale.md
 
-The model computes from the inputs below, which are published figures, and from counts that `scale_count.py` makes. No
+The model computes from the inputs below, which are published figures, and from counts that `count.py` makes. No
 time in it is a measurement.
 """
 
@@ -223,7 +223,7 @@ def hlo_table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def count(*devices: int) -> dict[str, Any]:
-    """What scale_count.py prints, from a process of its own."""
+    """What count.py prints, from a process of its own."""
     chosen = ["--devices", *map(str, devices)] if devices else []
     command = [sys.executable, "-m", "benchmarks.scale.count", *chosen]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=600, cwd=ROOT).stdout)

@@ -1,8 +1,8 @@
 """The table of operations: what a launch reads, writes and finds, and what it needs of the strengths.
 
 Every operation is the same walk over the chunks of a plan: it sums |d| and d² of the displacement d = x - anchor (d = x
-without an anchor) and, beside that, writes what its row says. A new operation is a row here, its twin in
-`kernels/operations.h`, and its formula in the `elastic_net` of each language.
+without an anchor) and, beside that, writes what its row says. A new operation is a row here, its twin in `Op` of
+`kernels/chunks.h`, and its formula in the `elastic_net` of each language.
 """
 
 from __future__ import annotations

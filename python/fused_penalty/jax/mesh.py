@@ -1,4 +1,4 @@
-"""One launch a device on its own parts of the leaves, then one all-reduce of the sums. Knows no kernel and no calculus.
+"""One launch per device on its own parts of the leaves, then one all-reduce of the sums. Knows no kernel, no calculus.
 
 Who says how the leaves are sharded decides the way:
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._core import backends
-from .._core.backends import Launched
+from .._core.backends import JaxBackend, Launched
 from .._core.operations import Op
 from .._core.plan import BOTH, DTYPES, Plan
 from .shares import Shares
@@ -202,7 +202,8 @@ def _dispatch(backend: str | None, run: Callable[..., Any], *operands: Any) -> A
     """Lowers to the launcher of the platform that is compiled for."""
     branches: dict[str, Callable[..., Any]] = {}
     for row in backends.rows("jax", backend):
-        function = run(row.launcher().launch)
+        launcher: JaxBackend = row.launcher()
+        function = run(launcher.launch)
         for platform in row.devices:
             branches.setdefault("default" if platform == "any" else platform, function)
     if list(branches) == ["default"]:

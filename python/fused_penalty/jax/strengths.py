@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._core.operations import Op
+from .._core.operations import Op, Role
 
 
 def scalar(v: Any, dtype: Any) -> jax.Array:
@@ -31,10 +31,10 @@ def _made_once(value: float, dtype: Any, mesh: Any, device: Any) -> jax.Array:
 
 
 def coefficients(op: Op, l1: Any, l2: Any, step: Any, dtype: Any) -> tuple[jax.Array, jax.Array]:
-    """(a, b) of the operation. Where the step or a strength is negative or NaN there is no proximal step: b is NaN, and
-    so is the result, rather than a number that looks right."""
+    """(a, b) of the operation. For one that writes the leaf itself b is NaN where the step or a strength is negative or
+    NaN: there is no such step, and the result is NaN rather than a number that looks right."""
     l1, l2, step = (scalar(v, dtype) for v in (l1, l2, step))
     a, b = op.coefficients(l1, l2, step)
-    if op is Op.PROX:
+    if op.writes is Role.X:
         b = jnp.where((step >= 0) & (l1 >= 0) & (l2 >= 0), b, jnp.nan)
     return a, b

@@ -7,7 +7,6 @@ pass that still needs an old value raises instead of using the new one.
 
 from __future__ import annotations
 
-import functools
 import sys
 from dataclasses import replace
 from typing import Any
@@ -20,7 +19,7 @@ from .._core.plan import L2
 from .._core.strengths import check_flag
 from .params import Params, Selection, is_frozen, select, zeros
 from .scalars import as_double, check_scalar
-from .strengths import coefficients_of, combine, per_leaf, requested
+from .strengths import coefficients_of, combine, requested
 from .updates import update
 from .writable import check_writable
 
@@ -140,15 +139,7 @@ def proximal_step(s: Selection, step: Tensor, outs: list[Tensor | None], backend
     """`prox_` of a selection; step: a scalar or (n,), float64."""
     with torch.no_grad():
         check_writable(s, outs)
-        coefficients = _nan_unless_positive(coefficients_of(Op.PROX, s, step), step, per_leaf(s, 0), per_leaf(s, 1))
-        return combine(s, update(Op.PROX, s, outs, coefficients, backend)).to(s.dtype)
-
-
-def _nan_unless_positive(coefficients: Tensor, *scalars: Tensor) -> Tensor:
-    """The coefficients (n, 2), or NaN where one of the scalars is negative or NaN: the step is not defined there, a
-    device scalar cannot be refused (it is not read on the host), and the formula would give plausible numbers."""
-    sound = functools.reduce(torch.minimum, scalars) >= 0
-    return torch.where(sound.unsqueeze(-1), coefficients, torch.nan)
+        return combine(s, update(Op.PROX, s, outs, coefficients_of(Op.PROX, s, step), backend)).to(s.dtype)
 
 
 def regularize_(
@@ -187,7 +178,7 @@ def regularize_(
     with torch.no_grad():
         outs = written(s)
         check_writable(s, outs)
-        coefficients = _nan_unless_positive(coefficients_of(Op.REGULARIZE, s), per_leaf(s, 0), per_leaf(s, 1))
+        coefficients = coefficients_of(Op.REGULARIZE, s)
         # the L2 term stays where it has to carry the NaN of a bad l1
         terms = (t if isinstance(a, float) else t | L2 for t, a in zip(s.groups.terms, s.groups.l1, strict=True))
         s = replace(s, groups=replace(s.groups, terms=tuple(terms)))

@@ -1,4 +1,4 @@
-"""What the verbs share: strengths as tensors, one launch a device, and the penalty from sums and strengths."""
+"""What the verbs share: strengths as tensors, one launch per device, and the penalty from sums and strengths."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .._core import backends
-from .._core.operations import Op
+from .._core.operations import Op, Role
 from .._core.rules import first_matches
 from . import calculus as core
 from .backends.tables import Place, Tables
@@ -32,7 +32,7 @@ def take(s: Selection, index: Sequence[int]) -> tuple[list[Tensor], list[Tensor]
 
 
 def gather(s: Selection, parts: list[Tensor], *, stats: bool = False) -> Tensor:
-    """The rows of one launch a device, in the order of the leaves, on the first leaf's device; of sharded leaves,
+    """The rows of one launch per device, in the order of the leaves, on the first leaf's device; of sharded leaves,
     over all ranks. The rows are sums, or those of `Op.STATS`."""
     total = parts[0]
     if len(parts) > 1:
@@ -81,8 +81,20 @@ def per_leaf(s: Selection, k: int) -> Tensor:
 
 
 def coefficients_of(op: Op, s: Selection, step: float | Tensor = 1.0) -> Tensor:
-    """(a, b) of the operation for each leaf, (n, 2) float64."""
-    return torch.stack(op.coefficients(per_leaf(s, 0), per_leaf(s, 1), step), dim=1)
+    """(a, b) of the operation for each leaf, (n, 2) float64; `step` is a float >= 0, or float64 for all or each leaf.
+
+    For an operation that writes the leaf itself both are NaN where the step or a strength is negative or NaN: there is
+    no such step, a device scalar cannot be refused (it is not read on the host), and the formula would give plausible
+    numbers.
+    """
+    l1, l2 = per_leaf(s, 0), per_leaf(s, 1)
+    found = torch.stack(op.coefficients(l1, l2, step), dim=1)
+    if op.writes is not Role.X:
+        return found
+    least = torch.minimum(l1, l2)
+    if isinstance(step, Tensor):
+        least = torch.minimum(least, step)
+    return torch.where((least >= 0).unsqueeze(-1), found, torch.nan)
 
 
 def combine(s: Selection, total: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Launches that write in place: two custom ops that tell torch.compile what they mutate, one launch a device.
+"""Launches that write in place: two custom ops that tell torch.compile what they mutate, one launch per device.
 
 In plain eager mode the launcher is called directly; `check_writable` has told autograd of the write by then.
 """
@@ -183,7 +183,7 @@ def update(op: Op, s: Selection, outs: Sequence[Tensor | None], strengths: Tenso
     """Writes `outs` (None: that leaf is only read), which are placed as the leaves; S (n, 2) float64 of what was read,
     on the first leaf's device.
 
-    strengths (n, 2) float64: a and b of the operation (`_core.plan.Op`), for each leaf.
+    strengths (n, 2) float64: a and b of the operation (`_core.operations.Op`), for each leaf.
     """
     if not is_plain():
         check_not_followed(s, outs)

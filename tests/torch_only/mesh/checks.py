@@ -1,4 +1,4 @@
-"""What holds for DTensors on every rank; run by test_torch_mesh.py in 2 and in 4 processes."""
+"""What holds for DTensors on every rank; run by test_mesh.py in 2 and in 4 processes."""
 
 from __future__ import annotations
 

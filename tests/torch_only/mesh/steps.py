@@ -1,4 +1,4 @@
-"""Training steps of sharded models beside the same step in one process; run by test_torch_mesh.py."""
+"""Training steps of sharded models beside the same step in one process; run by test_mesh.py."""
 
 from __future__ import annotations
 

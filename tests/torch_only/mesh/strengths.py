@@ -1,4 +1,4 @@
-"""Strengths and steps that are DTensors; run by test_torch_mesh.py."""
+"""Strengths and steps that are DTensors; run by test_mesh.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verbs that write in place, and `stats`, on DTensors; run by test_torch_mesh.py."""
+"""The verbs that write in place, and `stats`, on DTensors; run by test_mesh.py."""
 
 from __future__ import annotations
 

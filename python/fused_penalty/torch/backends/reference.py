@@ -91,13 +91,12 @@ def launch_gradients(
     xs: list[Tensor], anchors: list[Tensor], strengths: Tensor, terms: Sequence[int], live: Sequence[int]
 ) -> tuple[Tensor, list[Tensor]]:
     """(sums, gradients of the leaves in `live`); strengths (n, 2) are the factors of sign(d) and of d."""
-    ds = displacements(xs, anchors)
+    outs: list[Tensor | None] = [None] * len(xs)
     gradients = []
     for i in live:
-        anchor = anchors[i] if anchors else None
-        new = written(Op.GRADIENT, xs[i], anchor, None, strengths[i], terms[i])
-        gradients.append(torch.empty_like(xs[i]).copy_(new.to(xs[i].dtype)))  # in memory as every backend has it
-    return leaf_sums(ds), gradients
+        outs[i] = gradient = torch.empty_like(xs[i])
+        gradients.append(gradient)
+    return launch_update(Op.GRADIENT, xs, anchors, outs, strengths, terms), gradients
 
 
 def launch_stats(xs: list[Tensor], anchors: list[Tensor]) -> Tensor:
@@ -119,7 +118,7 @@ def launch_update(
     strengths: Tensor,
     terms: Sequence[int],
 ) -> Tensor:
-    """In place: writes each of `outs` (None: that leaf is only read), returns the sums of what was read."""
+    """Writes each of `outs` (None: that leaf is only read), returns the sums of what was read."""
     ds = displacements(xs, anchors)
     total = leaf_sums(ds)
     for i, (x, out) in enumerate(zip(xs, outs, strict=True)):
