@@ -57,6 +57,7 @@ def _rank(rank: int, names: list[str], world: int, folder: str) -> None:
     for module in {name.rpartition(".")[0] for name in names}:
         importlib.import_module(module)  # torch's own warnings at import are not ours
     warnings.simplefilter("error")
+    warnings.filterwarnings("ignore", "Guards may run slower on Python 3.13.0")  # torch's compiler, of one release
     for name in names:
         outcome = OK
         module, _, function = name.rpartition(".")
