@@ -1,11 +1,21 @@
 // What the XLA FFI handlers of all platforms check and convert alike. XLA hands over whatever operands a program names
 // (`jax.ffi.ffi_call`), so each of them is checked here: what does not fit is InvalidArgument.
+//
+//   fused_penalty {op, anchored}: (table, [coefficients], leaf..., [anchor...]) -> (totals, [one], [scratch], [new...])
+//
+// Coefficients and new arrays go with the operations that write, `one` with those that do not, scratch with a GPU. A
+// new array may lie where its leaf lies. Totals and coefficients are float64 or 32 bits wide; narrow totals with counts
+// among them travel as the bits of uint32.
+//
+// `one` is 1.0. A gradient multiplied by it depends on this call having read the parameters, so XLA may update donated
+// parameters in place and needs no copy of them (docs/design.md, "the echo").
 #pragma once
 
 #include <climits>
 #include <exception>
 #include <new>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -16,24 +26,29 @@ namespace ffi = xla::ffi;
 
 namespace fused_penalty {
 
-// What a handler is given, as XLA decodes it: (table, [strengths], leaf..., [anchor...]) -> (totals, ..., [output...]).
+// What a handler is given, as XLA decodes it.
 struct Operands {
-  Op op;
   ffi::Buffer<ffi::U32> table;
-  std::optional<ffi::AnyBuffer> strengths;
   ffi::RemainingArgs args;
+  int32_t op;
   bool anchored;
-  ffi::AnyBuffer totals;
-  std::optional<ffi::RemainingRets> outputs;
+  ffi::RemainingRets results;
 };
 
-// The same after all checks; on a GPU all addresses are of its memory, so the table's content remains unread.
+// The same after all checks. On a GPU all addresses are of its memory, so the content of the table remains unread.
 struct Call {
+  Op op;
   const Chunk* chunks;
   int64_t chunk_count, slots;
   std::vector<uint64_t> layouts;  // of the leaves
   std::vector<const void*> x, anchor;
   std::vector<void*> out;
+  const void* coefficients;  // null where the operation has none
+  bool wide_coefficients;
+  void* totals;
+  bool wide_totals;
+  float* one;  // null where the operation has none
+  std::optional<ffi::AnyBuffer> scratch;
 };
 
 inline ffi::Unexpected<ffi::Error> invalid(const std::string& what) {
@@ -41,20 +56,28 @@ inline ffi::Unexpected<ffi::Error> invalid(const std::string& what) {
 }
 
 // The one switch over dtypes of the handlers; nothing for a dtype without a kernel.
-inline std::optional<uint64_t> layout(const ffi::AnyBuffer& buffer) {
-  const auto size = static_cast<int64_t>(buffer.element_count());
-  switch (buffer.element_type()) {
+inline std::optional<DType> dtype_of(ffi::DataType type) {
+  switch (type) {
     case ffi::F16:
-      return layout_of(size, DType::kFloat16);
+      return DType::kFloat16;
     case ffi::BF16:
-      return layout_of(size, DType::kBFloat16);
+      return DType::kBFloat16;
     case ffi::F32:
-      return layout_of(size, DType::kFloat32);
+      return DType::kFloat32;
     case ffi::F64:
-      return layout_of(size, DType::kFloat64);
+      return DType::kFloat64;
+    case ffi::F8E4M3FN:
+      return DType::kFloat8E4M3;
+    case ffi::F8E5M2:
+      return DType::kFloat8E5M2;
     default:
       return std::nullopt;
   }
+}
+
+inline std::optional<uint64_t> layout(const ffi::AnyBuffer& buffer) {
+  const auto dtype = dtype_of(buffer.element_type());
+  return dtype ? std::optional(layout_of(static_cast<int64_t>(buffer.element_count()), *dtype)) : std::nullopt;
 }
 
 // Rows of so many numbers, in float64 or a 32-bit type.
@@ -63,58 +86,100 @@ inline bool is_matrix(const ffi::AnyBuffer& buffer, int64_t columns, ffi::DataTy
          (buffer.element_type() == narrow || buffer.element_type() == ffi::F64);
 }
 
-inline ffi::ErrorOr<Call> check(const Operands& given) {
+// Takes the operands, or the results, one by one.
+template <class Some>
+class Taker {
+ public:
+  explicit Taker(const Some& some) : some_(some) {}
+  size_t left() const { return some_.size() - next_; }
+  std::optional<ffi::AnyBuffer> take() {
+    if (!left()) return std::nullopt;
+    auto found = some_.template get<ffi::AnyBuffer>(next_++);
+    if (!found) return std::nullopt;
+    if constexpr (std::is_same_v<Some, ffi::RemainingRets>)
+      return **found;
+    else
+      return *found;
+  }
+
+ private:
+  const Some& some_;
+  size_t next_ = 0;
+};
+
+inline ffi::ErrorOr<Call> check(const Operands& given, bool with_scratch) {
+  Call call{};
+  call.op = op_of(given.op);
+  if (reads_old(call.op)) return invalid("the operation reads an array that a custom call does not have");
   const ffi::AnyBuffer::Dimensions table = given.table.dimensions();
   if (table.size() != 2 || table[1] * sizeof(uint32_t) != sizeof(Chunk) || table[0] > INT_MAX)
     return invalid("the table must have the shape (chunks, 4)");
-  // 32-bit stats travel as the bits of uint32, since two of their columns are counts.
-  const bool stats = given.op == Op::kStats;
-  if (!is_matrix(given.totals, columns(given.op), stats ? ffi::U32 : ffi::F32))
-    return invalid(stats ? "stats must be (slots, 5) of uint32 or float64"
-                         : "sums must be (slots, 2) of float32 or float64");
-  Call call{reinterpret_cast<const Chunk*>(given.table.untyped_data()),
-            table[0],
-            given.totals.dimensions()[0],
-            {},
-            {},
-            {},
-            {}};
-  if (call.slots > kMaxSlots) return invalid("more slots than a chunk can name");
-  if (writes(given.op) &&
-      (!given.strengths || !is_matrix(*given.strengths, 2, ffi::F32) || given.strengths->dimensions()[0] != call.slots))
-    return invalid("strengths must be (slots, 2) of float32 or float64");
+  call.chunks = reinterpret_cast<const Chunk*>(given.table.untyped_data());
+  call.chunk_count = table[0];
 
-  const size_t leaves = given.anchored ? given.args.size() / 2 : given.args.size();
-  if (given.anchored && (leaves == 0 || given.args.size() % 2)) return invalid("one anchor for each leaf");
+  Taker results(given.results);
+  const int width = columns(call.op);
+  const auto totals = results.take();
+  if (!totals || !is_matrix(*totals, width, finds_stats(call.op) ? ffi::U32 : ffi::F32))
+    return invalid("totals must be (slots, " + std::to_string(width) + ") of float64 or " +
+                   (finds_stats(call.op) ? "uint32" : "float32"));
+  call.slots = totals->dimensions()[0];
+  call.totals = totals->untyped_data();
+  call.wide_totals = totals->element_type() == ffi::F64;
+  if (call.slots > kMaxSlots) return invalid("more slots than a chunk can name");
+  if (!writes(call.op)) {
+    const auto one = results.take();
+    if (!one || one->element_type() != ffi::F32 || one->element_count() != 1)
+      return invalid("the echo must be one float32");
+    call.one = static_cast<float*>(one->untyped_data());
+  }
+  if (with_scratch) {
+    call.scratch = results.take();
+    if (!call.scratch || call.scratch->element_type() != ffi::U8) return invalid("scratch must be of uint8");
+  }
+
+  Taker args(given.args);
+  if (writes(call.op)) {
+    const auto coefficients = args.take();
+    if (!coefficients || !is_matrix(*coefficients, 2, ffi::F32) || coefficients->dimensions()[0] != call.slots)
+      return invalid("coefficients must be (slots, 2) of float32 or float64");
+    call.coefficients = coefficients->untyped_data();
+    call.wide_coefficients = coefficients->element_type() == ffi::F64;
+  }
+  const size_t leaves = given.anchored ? args.left() / 2 : args.left();
+  if (given.anchored && (leaves == 0 || args.left() % 2)) return invalid("one anchor for each leaf");
   for (size_t i = 0; i < leaves; ++i) {
-    const auto leaf = given.args.get<ffi::AnyBuffer>(i);
+    const auto leaf = args.take();
     if (!leaf || !layout(*leaf)) return invalid("leaf " + std::to_string(i) + " has a dtype without a kernel");
     call.layouts.push_back(*layout(*leaf));
     call.x.push_back(leaf->untyped_data());
   }
   for (size_t i = 0; given.anchored && i < leaves; ++i) {
-    const auto anchor = given.args.get<ffi::AnyBuffer>(leaves + i);
+    const auto anchor = args.take();
     if (!anchor || layout(*anchor) != call.layouts[i])
       return invalid("anchor " + std::to_string(i) + " is not like its leaf");
     call.anchor.push_back(anchor->untyped_data());
   }
-  if (!writes(given.op)) return call;
-  if (!given.outputs || given.outputs->size() != leaves) return invalid("one output for each leaf");
-  for (size_t i = 0; i < leaves; ++i) {
-    auto out = given.outputs->get<ffi::AnyBuffer>(i);
-    if (!out || layout(**out) != call.layouts[i])
-      return invalid("output " + std::to_string(i) + " is not like its leaf");
-    call.out.push_back((*out)->untyped_data());
+  if (results.left() != (writes(call.op) ? leaves : 0)) return invalid("one new array for each leaf that is written");
+  for (size_t i = 0; results.left(); ++i) {
+    const auto out = results.take();
+    if (!out || layout(*out) != call.layouts[i])
+      return invalid("new array " + std::to_string(i) + " is not like its leaf");
+    if (!is_writable(dtype_of_layout(call.layouts[i])))
+      return invalid("leaf " + std::to_string(i) + " has a dtype that is only read");
+    call.out.push_back(out->untyped_data());
   }
   return call;
 }
 
 // Checks and runs. No exception may leave a handler, which XLA calls through C.
 template <class Run>
-ffi::Error checked(const Operands& given, Run run) {
+ffi::Error checked(const Operands& given, bool with_scratch, Run run) {
   try {
-    const auto call = check(given);
+    const auto call = check(given, with_scratch);
     return call ? run(*call) : call.error();
+  } catch (const std::invalid_argument& error) {
+    return ffi::Error::InvalidArgument(std::string("fused_penalty: ") + error.what());
   } catch (const std::bad_alloc&) {
     return {ffi::ErrorCode::kResourceExhausted, "fused_penalty: out of memory"};
   } catch (const std::exception& error) {

@@ -1,13 +1,4 @@
-// XLA FFI handlers: check, convert, call the launcher.
-//
-//   sums      (table, leaf..., [anchor...])             -> sums (slots, 2), one ()
-//   gradient  (table, strengths, leaf..., [anchor...])  -> sums (slots, 2), gradient...
-//   prox      (table, strengths, leaf..., [anchor...])  -> sums (slots, 2), new leaf... (may lie where the leaf lies)
-//   stats     (table, leaf..., [anchor...])             -> stats (slots, 5)
-//
-// Results are float64 or 32 bits wide; of the narrow stats the last two columns are the bits of uint32 counts.
-// `one` is 1.0. A gradient multiplied by it depends on this call having read the parameters, so XLA
-// may update donated parameters in place and needs no copy of them (docs/design.md, "the echo").
+// The XLA FFI handler for CPUs: check, convert, call the launcher.
 #include "jax_cpu.h"
 
 #include <algorithm>
@@ -32,24 +23,22 @@ class XlaThreads final : public cpu::Helpers {
   ffi::ThreadPool pool_;
 };
 
-// Reads (slots, 2) float32 or float64 numbers as double.
-std::vector<double> read_doubles(const ffi::AnyBuffer& buffer) {
-  const size_t n = buffer.element_count();
-  if (buffer.element_type() == ffi::F64) {
-    const auto* p = static_cast<const double*>(buffer.untyped_data());
+std::vector<double> read_doubles(const void* from, size_t n, bool wide) {
+  if (wide) {
+    const auto* p = static_cast<const double*>(from);
     return {p, p + n};
   }
-  const auto* p = static_cast<const float*>(buffer.untyped_data());
+  const auto* p = static_cast<const float*>(from);
   return {p, p + n};
 }
 
-void write_totals(Op op, const std::vector<double>& totals, ffi::AnyBuffer out) {
-  if (out.element_type() == ffi::F64) {
-    std::copy(totals.begin(), totals.end(), static_cast<double*>(out.untyped_data()));
+void write_totals(const Call& call, const std::vector<double>& totals) {
+  if (call.wide_totals) {
+    std::copy(totals.begin(), totals.end(), static_cast<double*>(call.totals));
     return;
   }
-  auto* to = static_cast<char*>(out.untyped_data());
-  const size_t width = columns(op);
+  auto* to = static_cast<char*>(call.totals);
+  const size_t width = columns(call.op);
   for (size_t i = 0; i < totals.size(); ++i, to += 4) {
     const uint32_t count = narrow_count(totals[i]);
     const auto real = static_cast<float>(totals[i]);
@@ -57,77 +46,35 @@ void write_totals(Op op, const std::vector<double>& totals, ffi::AnyBuffer out) 
   }
 }
 
-ffi::Error run(const Operands& given, ffi::ThreadPool pool) {
-  return checked(given, [&](const Call& call) {
+ffi::Error run(ffi::ThreadPool pool, ffi::Buffer<ffi::U32> table, ffi::RemainingArgs args, int32_t op, bool anchored,
+               ffi::RemainingRets results) {
+  return checked({table, args, op, anchored, results}, false, [&](const Call& call) {
     const auto leaves = static_cast<int64_t>(call.layouts.size());
     if (const int64_t i = first_misfit(call.chunks, call.chunk_count, call.layouts.data(), leaves, call.slots); i >= 0)
       return ffi::Error::InvalidArgument("fused_penalty: chunk " + std::to_string(i) +
                                          " of the plan does not fit leaf " + std::to_string(call.chunks[i].leaf));
-    const auto factors = given.strengths ? read_doubles(*given.strengths) : std::vector<double>();
-    std::vector<double> totals(given.totals.element_count());
+    const size_t slots = call.slots;
+    const auto coefficients = read_doubles(call.coefficients, writes(call.op) ? 2 * slots : 0, call.wide_coefficients);
+    std::vector<double> totals(slots * columns(call.op));
     XlaThreads threads(pool);
-    cpu::launch({given.op, call.chunks, call.chunk_count, call.x.data(), given.anchored ? call.anchor.data() : nullptr,
-                 writes(given.op) ? call.out.data() : nullptr, writes(given.op) ? factors.data() : nullptr,
+    cpu::launch({call.op, call.chunks, call.chunk_count, call.x.data(), anchored ? call.anchor.data() : nullptr,
+                 writes(call.op) ? call.out.data() : nullptr, writes(call.op) ? coefficients.data() : nullptr,
                  totals.data(), call.slots},
                 threads);
-    write_totals(given.op, totals, given.totals);
+    write_totals(call, totals);
+    if (call.one) *call.one = 1;
     return ffi::Error::Success();
   });
 }
 
-ffi::Error sums(ffi::ThreadPool pool, ffi::Buffer<ffi::U32> table, ffi::RemainingArgs args, bool anchored,
-                ffi::Result<ffi::AnyBuffer> sums_out, ffi::Result<ffi::BufferR0<ffi::F32>> one) {
-  *one->typed_data() = 1;
-  return run({Op::kSums, table, {}, args, anchored, *sums_out, {}}, pool);
-}
-
-ffi::Error stats(ffi::ThreadPool pool, ffi::Buffer<ffi::U32> table, ffi::RemainingArgs args, bool anchored,
-                 ffi::Result<ffi::AnyBuffer> stats_out) {
-  return run({Op::kStats, table, {}, args, anchored, *stats_out, {}}, pool);
-}
-
-template <Op kOp>
-ffi::Error write(ffi::ThreadPool pool, ffi::Buffer<ffi::U32> table, ffi::AnyBuffer strengths, ffi::RemainingArgs args,
-                 bool anchored, ffi::Result<ffi::AnyBuffer> sums_out, ffi::RemainingRets outputs) {
-  return run({kOp, table, strengths, args, anchored, *sums_out, outputs}, pool);
-}
-
 }  // namespace
 }  // namespace fused_penalty
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(FusedPenaltySumsCpu, fused_penalty::sums,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(FusedPenaltyCpu, fused_penalty::run,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
                                   .Arg<ffi::Buffer<ffi::U32>>()
                                   .RemainingArgs()
+                                  .Attr<int32_t>("op")
                                   .Attr<bool>("anchored")
-                                  .Ret<ffi::AnyBuffer>()
-                                  .Ret<ffi::BufferR0<ffi::F32>>());
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(FusedPenaltyStatsCpu, fused_penalty::stats,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::Buffer<ffi::U32>>()
-                                  .RemainingArgs()
-                                  .Attr<bool>("anchored")
-                                  .Ret<ffi::AnyBuffer>());
-
-namespace fused_penalty {
-namespace {
-auto bind_write() {
-  return ffi::Ffi::Bind()
-      .Ctx<ffi::ThreadPool>()
-      .Arg<ffi::Buffer<ffi::U32>>()
-      .Arg<ffi::AnyBuffer>()
-      .RemainingArgs()
-      .Attr<bool>("anchored")
-      .Ret<ffi::AnyBuffer>()
-      .RemainingRets();
-}
-}  // namespace
-}  // namespace fused_penalty
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(FusedPenaltyGradientCpu, fused_penalty::write<fused_penalty::Op::kGradient>,
-                              fused_penalty::bind_write());
-XLA_FFI_DEFINE_HANDLER_SYMBOL(FusedPenaltyProxCpu, fused_penalty::write<fused_penalty::Op::kProx>,
-                              fused_penalty::bind_write());
+                                  .RemainingRets());

@@ -1,4 +1,4 @@
-// Python module _cpu: the launcher on tensors, their reader, and the XLA FFI handlers.
+// Python module _cpu: the launcher on tensors, their reader, and the XLA FFI handler.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -20,7 +20,7 @@ void expect(bool sound, const char* name, const char* otherwise) {
   if (!sound) throw py::value_error(std::string(name) + " " + otherwise);
 }
 
-// That a flat walk may go over each of these arrays; `x`: the leaves.
+// That a flat walk may go over each of these arrays. `x`: the leaves.
 void check_arrays(const Tensors& arrays, const char* name, const Tensors& x, bool may_be_absent) {
   expect(arrays.layout == x.layout, name, "must have the sizes and dtypes of x");
   expect(arrays.on_cpu(), name, "must lie on the CPU");
@@ -29,29 +29,33 @@ void check_arrays(const Tensors& arrays, const char* name, const Tensors& x, boo
                           " is absent, or has gaps or overlaps in memory");
 }
 
-Op checked_op(int code, bool has_out, bool has_strengths) {
-  if (!is_op(code)) throw py::value_error("no operation has the code " + std::to_string(code));
-  const auto op = static_cast<Op>(code);
+Op checked_op(int code, bool has_out, bool has_coefficients) {
+  const Op op = op_of(code);
   expect(has_out == writes(op), "out", writes(op) ? "is missing" : "is given to an operation that writes nothing");
-  expect(has_strengths == writes(op), "strengths",
+  expect(has_coefficients == writes(op), "coefficients",
          writes(op) ? "are missing" : "are given to an operation that writes nothing");
   return op;
 }
 
-// strengths: (slots, 2) float64, a and b of elastic_net.h, for operations that write. totals: (slots, columns(op))
+// coefficients: (slots, 2) float64, a and b of elastic_net.h, for operations that write. totals: (slots, columns(op))
 // float64, written.
 void launch(int op_code, const Table& table, const Tensors& x, const Tensors* anchor, const Tensors* out,
-            const py::object& strengths, const py::object& totals, int threads, cpu::Isa isa) {
-  const Op op = checked_op(op_code, out, !strengths.is_none());
+            const py::object& coefficients, const py::object& totals, int threads, cpu::Isa isa) {
+  const Op op = checked_op(op_code, out, !coefficients.is_none());
   check_arrays(x, "x", x, false);
   if (anchor) check_arrays(*anchor, "anchor", x, false);
-  if (out) check_arrays(*out, "out", x, true);
+  if (out) {
+    check_arrays(*out, "out", x, true);
+    for (size_t i = 0; i < out->layout.size(); ++i)
+      expect(!out->addresses[i] || is_writable(dtype_of_layout(out->layout[i])), "out",
+             "has a dtype that is only read");
+  }
   const Rows found(totals, "totals", columns(op));
-  const double* factors = nullptr;
+  const double* pairs = nullptr;
   if (writes(op)) {
-    const Rows given(strengths, "strengths", 2);
-    expect(given.count == found.count, "strengths", "and totals must have a row for each slot");
-    factors = given.data;
+    const Rows given(coefficients, "coefficients", 2);
+    expect(given.count == found.count, "coefficients", "and totals must have a row for each slot");
+    pairs = given.data;
   }
   expect(table.ndim() == 2 && table.shape(1) * sizeof(uint32_t) == sizeof(Chunk), "table",
          "must have the shape (chunks, 4)");
@@ -66,13 +70,8 @@ void launch(int op_code, const Table& table, const Tensors& x, const Tensors* an
   const py::gil_scoped_release unlocked;
   cpu::CallThreads helpers(threads);
   cpu::launch({op, chunks, table.shape(0), x.addresses.data(), anchor ? anchor->addresses.data() : nullptr,
-               out ? writable.data() : nullptr, factors, found.data, found.count},
+               out ? writable.data() : nullptr, pairs, found.data, found.count},
               helpers, isa);
-}
-
-template <class F>
-py::capsule target(F* handler) {
-  return py::capsule(reinterpret_cast<void*>(handler));
 }
 
 }  // namespace
@@ -109,23 +108,33 @@ PYBIND11_MODULE(_cpu, m) {
                                  return dtype_of_layout(word) == DType::kFloat64;
                                });
                              })
+      .def_property_readonly("all_writable",
+                             [](const Tensors& t) {
+                               return std::all_of(t.layout.begin(), t.layout.end(),
+                                                  [](uint64_t word) { return is_writable(dtype_of_layout(word)); });
+                             })
       .def("shared", &Tensors::shared, py::arg("others"))
       .def_readonly("devices", &Tensors::devices)
       .def_readonly("irregular", &Tensors::irregular)
       .def_readonly("permuted", &Tensors::permuted);
 
   m.def("launch", &launch, py::arg("op"), py::arg("table"), py::arg("x"), py::arg("anchor").none(true),
-        py::arg("out").none(true), py::arg("strengths").none(true), py::arg("totals"), py::arg("threads"),
+        py::arg("out").none(true), py::arg("coefficients").none(true), py::arg("totals"), py::arg("threads"),
         py::arg("isa") = cpu::best_isa());
 
-  m.def("ffi_targets", [] {
-    py::dict targets;
-    targets["fused_penalty_sums"] = target(FusedPenaltySumsCpu);
-    targets["fused_penalty_gradient"] = target(FusedPenaltyGradientCpu);
-    targets["fused_penalty_prox"] = target(FusedPenaltyProxCpu);
-    targets["fused_penalty_stats"] = target(FusedPenaltyStatsCpu);
-    return targets;
+  // The native tables, for the test that compares the twins.
+  m.def("operations", [] {
+    py::list rows;
+    for (const Operation& row : kOperations) rows.append(py::make_tuple(row.name, row.reads, row.writes, row.columns));
+    return rows;
   });
+  m.def("dtypes", [] {
+    py::list rows;
+    for (const ElementType& row : kDTypes) rows.append(py::make_tuple(row.name, row.bytes, row.writable));
+    return rows;
+  });
+
+  m.def("ffi_handler", [] { return py::capsule(reinterpret_cast<void*>(FusedPenaltyCpu)); });
 }
 
 }  // namespace fused_penalty

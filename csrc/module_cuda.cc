@@ -1,4 +1,4 @@
-// Python module _cuda: the launcher on addresses, the XLA FFI handlers, and whether this machine has a device.
+// Python module _cuda: the launcher on addresses, the XLA FFI handler, and whether this machine has a device.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -22,23 +22,18 @@ py::object why_not() {
   return py::none();
 }
 
-Op checked_op(int code) {
-  if (!is_op(code)) throw py::value_error("no operation has the code " + std::to_string(code));
-  return static_cast<Op>(code);
-}
-
-// All addresses but those of the leaves, anchors and outputs lie in `table`, `strengths`, ... on the current device,
+// All addresses but those of the leaves, anchors and outputs lie in `table`, `coefficients`, ... on the current device,
 // where nothing but a null can be told from what it should be.
 void launch(int op_code, bool anchored, uintptr_t table, int chunks, const std::vector<uintptr_t>& addresses,
-            int leaves, uintptr_t strengths, uintptr_t scratch, uintptr_t totals, int slots, uintptr_t stream) {
+            int leaves, uintptr_t coefficients, uintptr_t scratch, uintptr_t totals, int slots, uintptr_t stream) {
   const auto expect = [](bool sound, const char* otherwise) {
     if (!sound) throw py::value_error(otherwise);
   };
-  const Op op = checked_op(op_code);
+  const Op op = op_of(op_code);
   expect(leaves >= 0 && chunks >= 0 && slots >= 0 && slots <= kMaxSlots, "leaves, chunks or slots out of range");
   const size_t arrays = 1 + (anchored ? 1 : 0) + (writes(op) ? 1 : 0);
   expect(addresses.size() == arrays * leaves, "one address for each array of each leaf");
-  expect((strengths != 0) == writes(op) || !slots, "strengths go with the operations that write");
+  expect((coefficients != 0) == writes(op) || !slots, "coefficients go with the operations that write");
   expect(scratch && (table || !chunks) && (totals || !slots), "table, scratch or totals have no memory");
   std::vector<const void*> at;
   for (uintptr_t a : addresses) at.push_back(reinterpret_cast<const void*>(a));
@@ -47,16 +42,11 @@ void launch(int op_code, bool anchored, uintptr_t table, int chunks, const std::
     // A launch waits where the stream's queue is full, maybe for a callback that needs the GIL.
     py::gil_scoped_release release;
     status = cuda::launch({op, anchored, reinterpret_cast<const Chunk*>(table), chunks, at.data(), leaves,
-                           reinterpret_cast<const void*>(strengths), true, reinterpret_cast<void*>(scratch),
+                           reinterpret_cast<const void*>(coefficients), true, reinterpret_cast<void*>(scratch),
                            reinterpret_cast<void*>(totals), true, slots, nullptr},
                           reinterpret_cast<cudaStream_t>(stream));
   }
   if (status.where) throw std::runtime_error(std::string(status.where) + ": " + cudaGetErrorString(status.error));
-}
-
-template <class F>
-py::capsule target(F* handler) {
-  return py::capsule(reinterpret_cast<void*>(handler));
 }
 
 }  // namespace
@@ -65,19 +55,12 @@ PYBIND11_MODULE(_cuda, m) {
   m.def("why_not", &why_not);
   m.def(
       "scratch_bytes",
-      [](int op, int chunks, int addresses) { return cuda::scratch_bytes(checked_op(op), chunks, addresses); },
+      [](int op, int chunks, int addresses) { return cuda::scratch_bytes(op_of(op), chunks, addresses); },
       py::arg("op"), py::arg("chunks"), py::arg("addresses"));
   m.def("launch", &launch, py::arg("op"), py::arg("anchored"), py::arg("table"), py::arg("chunks"),
-        py::arg("addresses"), py::arg("leaves"), py::arg("strengths"), py::arg("scratch"), py::arg("totals"),
+        py::arg("addresses"), py::arg("leaves"), py::arg("coefficients"), py::arg("scratch"), py::arg("totals"),
         py::arg("slots"), py::arg("stream"));
-  m.def("ffi_targets", [] {
-    py::dict targets;
-    targets["fused_penalty_sums"] = target(FusedPenaltySumsCuda);
-    targets["fused_penalty_gradient"] = target(FusedPenaltyGradientCuda);
-    targets["fused_penalty_prox"] = target(FusedPenaltyProxCuda);
-    targets["fused_penalty_stats"] = target(FusedPenaltyStatsCuda);
-    return targets;
-  });
+  m.def("ffi_handler", [] { return py::capsule(reinterpret_cast<void*>(FusedPenaltyCuda)); });
 }
 
 }  // namespace fused_penalty

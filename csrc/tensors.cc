@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
 
 #include "../kernels/chunks.h"
 #include "dlpack.h"
@@ -23,15 +24,24 @@ const DLPackExchangeAPI* exchange_api(PyTypeObject* type) {
   return api && api->header.version.major == DLPACK_MAJOR_VERSION ? api : nullptr;
 }
 
-// The one switch over dtypes in this file; -1 where the kernels have no such dtype.
-int dtype_of(DLDataType type) {
-  if (type.lanes != 1) return -1;
-  if (type.code == kDLBfloat && type.bits == 16) return static_cast<int>(DType::kBFloat16);
-  if (type.code != kDLFloat) return -1;
-  if (type.bits == 16) return static_cast<int>(DType::kFloat16);
-  if (type.bits == 32) return static_cast<int>(DType::kFloat32);
-  if (type.bits == 64) return static_cast<int>(DType::kFloat64);
-  return -1;
+// The one switch over dtypes in this file; nothing where the kernels have no such dtype.
+std::optional<DType> dtype_of(DLDataType type) {
+  if (type.lanes != 1) return std::nullopt;
+  switch (type.code) {
+    case kDLBfloat:
+      return type.bits == 16 ? std::optional(DType::kBFloat16) : std::nullopt;
+    case kDLFloat:
+      if (type.bits == 16) return DType::kFloat16;
+      if (type.bits == 32) return DType::kFloat32;
+      if (type.bits == 64) return DType::kFloat64;
+      return std::nullopt;
+    case kDLFloat8_e4m3fn:
+      return DType::kFloat8E4M3;
+    case kDLFloat8_e5m2:
+      return DType::kFloat8E5M2;
+    default:
+      return std::nullopt;
+  }
 }
 
 int64_t element_count(const DLTensor& t) {
@@ -96,7 +106,7 @@ class Reader {
 Rows::Rows(py::handle tensor, const std::string& name, int64_t columns) {
   const DLTensor t = Reader().read(tensor);
   const auto refuse = [&](const std::string& what) { throw py::value_error(name + " " + what); };
-  if (dtype_of(t.dtype) != static_cast<int>(DType::kFloat64)) refuse("must be float64");
+  if (dtype_of(t.dtype) != DType::kFloat64) refuse("must be float64");
   if (t.ndim != 2 || t.shape[1] != columns) refuse("must have the shape (slots, " + std::to_string(columns) + ")");
   if (!is_host(t.device)) refuse("must lie on the CPU");
   if (t.shape[0] && !t.data) refuse("has no memory");
@@ -120,15 +130,15 @@ Tensors::Tensors(const py::list& list, const Tensors* like) : held_(list) {
       continue;
     }
     const DLTensor t = reader.read(item);
-    const int dtype = dtype_of(t.dtype);
+    const auto dtype = dtype_of(t.dtype);
     const int64_t size = element_count(t);
-    if (dtype < 0 || (size && !t.data)) throw py::type_error("not a tensor that the kernels can read");
+    if (!dtype || (size && !t.data)) throw py::type_error("not a tensor that the kernels can read");
     if (size && !is_row_major(t))
       (is_dense(t) ? permuted : irregular).push_back(static_cast<int64_t>(addresses.size()));
     const std::pair<int, int> device{t.device.device_type, t.device.device_id};
     if (std::find(devices.begin(), devices.end(), device) == devices.end()) devices.push_back(device);
     addresses.push_back(static_cast<const char*>(t.data) + t.byte_offset);
-    layout.push_back(layout_of(size, static_cast<DType>(dtype)));
+    layout.push_back(layout_of(size, *dtype));
     spans_.push_back(span_of(t, size));
   }
 }

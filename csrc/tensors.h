@@ -20,8 +20,8 @@ struct Rows {
 // A list of tensors. It holds them, so an address is good for as long as this object lives.
 class Tensors {
  public:
-  // Throws TypeError where an item is no dense array (sparse, meta, nested, ...) or its dtype is not
-  // one of the four; the caller then looks for the culprit and its name.
+  // Throws TypeError where an item is no dense array (sparse, meta, nested, ...) or the kernels
+  // do not know its dtype; the caller then looks for the culprit and its name.
   // `like`: None in the list then stands for an absent array (address 0) of that tensor's layout.
   Tensors(const pybind11::list& list, const Tensors* like);
 

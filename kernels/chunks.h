@@ -5,23 +5,10 @@
 
 #include <cstdint>
 
+#include "dtypes.h"
+#include "operations.h"
+
 namespace fused_penalty {
-
-enum class DType : uint32_t { kFloat16, kBFloat16, kFloat32, kFloat64 };
-
-// What is done with each element beside summing |d| and d*d (d = x - anchor). A launcher takes it as a
-// compile-time tag; a new operation is a line here, its formula in elastic_net.h (`written`) and a line in
-// `_core.operations.Op`.
-enum class Op : uint32_t {
-  kSums,         // nothing
-  kGradient,     // out = a * sign(d) + b * d
-  kAddGradient,  // out += a * sign(d) + b * d
-  kProx,         // out = anchor + b * (d - clip(d, a)); out may be x
-  kRegularize,   // out = x - clip(d, a) - b * d; out may be x
-  kStats,        // the largest |d| is found, zeros and non-finite numbers are counted
-};
-constexpr bool is_op(int64_t code) { return code >= 0 && code <= static_cast<int64_t>(Op::kStats); }
-constexpr bool writes(Op op) { return op != Op::kSums && op != Op::kStats; }
 
 struct Chunk {
   uint64_t span;
@@ -30,22 +17,24 @@ struct Chunk {
 
   constexpr int64_t offset() const { return static_cast<int64_t>(span >> 24); }  // in elements
   constexpr int64_t length() const { return static_cast<int64_t>(span & 0xffffff); }
-  constexpr DType dtype() const { return static_cast<DType>(tag & 3); }
-  constexpr bool has_l1() const { return (tag >> 2) & 1; }  // else: l1 is a static zero
-  constexpr bool has_l2() const { return (tag >> 3) & 1; }
-  constexpr uint32_t slot() const { return tag >> 4; }  // the row of sums and of strengths
+  constexpr DType dtype() const { return static_cast<DType>(tag & kDTypeMask); }
+  constexpr bool has_l1() const { return (tag >> kDTypeBits) & 1; }  // else: l1 is a static zero
+  constexpr bool has_l2() const { return (tag >> (kDTypeBits + 1)) & 1; }
+  constexpr uint32_t slot() const { return tag >> kSlotShift; }  // the row of totals and of coefficients
+
+  static constexpr int kSlotShift = kDTypeBits + 2;
 };
-static_assert(sizeof(Chunk) == 16, "_core/plan.py writes 16 bytes a chunk");
-constexpr int64_t kMaxSlots = 1 << 28;  // bits of the tag that name one
+static_assert(sizeof(Chunk) == 16, "_core/plan.py writes 16 bytes per chunk");
+constexpr int64_t kMaxSlots = int64_t{1} << (32 - Chunk::kSlotShift);
 
 // Size and dtype of a leaf in one word.
 constexpr uint64_t layout_of(int64_t size, DType dtype) {
-  return static_cast<uint64_t>(size) << 2 | static_cast<uint64_t>(dtype);
+  return static_cast<uint64_t>(size) << kDTypeBits | static_cast<uint64_t>(dtype);
 }
-constexpr int64_t size_of_layout(uint64_t layout) { return static_cast<int64_t>(layout >> 2); }
-constexpr DType dtype_of_layout(uint64_t layout) { return static_cast<DType>(layout & 3); }
+constexpr int64_t size_of_layout(uint64_t layout) { return static_cast<int64_t>(layout >> kDTypeBits); }
+constexpr DType dtype_of_layout(uint64_t layout) { return static_cast<DType>(layout & kDTypeMask); }
 
-// The first chunk that lies outside its leaf or slot or has another dtype; -1 if the table is sound.
+// The first chunk that lies outside its leaf or slot or has another dtype than its leaf; -1 if the table is sound.
 inline int64_t first_misfit(const Chunk* chunks, int64_t count, const uint64_t* layouts, int64_t leaves,
                             int64_t slots) {
   for (int64_t i = 0; i < count; ++i) {
@@ -58,16 +47,13 @@ inline int64_t first_misfit(const Chunk* chunks, int64_t count, const uint64_t* 
   return -1;
 }
 
-// What is found in a chunk (partial) or a slot (final), a double a column.
-enum Column { kAbs, kSquare, kLargest, kZeros, kNonFinite };
-constexpr int columns(Op op) { return op == Op::kStats ? 5 : 2; }
-
+// What is found in a chunk (partial) or a slot (final).
 template <int kColumns>
 struct Found {
   double column[kColumns];
 };
-using Sums = Found<columns(Op::kSums)>;
-using Stats = Found<columns(Op::kStats)>;
+using Sums = Found<kSumsColumns>;
+using Stats = Found<kStatsColumns>;
 
 // A result in 32 bits a number: columns that count hold uint32, as float32 ends its integers at 2^24.
 constexpr bool is_count(int64_t column) { return column >= kZeros; }

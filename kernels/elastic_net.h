@@ -57,7 +57,6 @@ static constexpr F clip(F d, S t) {
 template <Op kOp, class F, class S>
 static constexpr F written(F x, F origin, F old, S a, S b, bool has_l1, bool has_l2) {
   const F d = x - origin;
-  static_assert(writes(kOp));
   if constexpr (kOp == Op::kGradient) {
     return subgradient(d, a, b, has_l1, has_l2);
   } else if constexpr (kOp == Op::kAddGradient) {
@@ -65,7 +64,7 @@ static constexpr F written(F x, F origin, F old, S a, S b, bool has_l1, bool has
   } else if constexpr (kOp == Op::kProx) {
     return origin + b * (d - clip(d, a));
   } else {
-    static_assert(kOp == Op::kRegularize, "an operation without a formula");
+    static_assert(kOp == Op::kRegularize, "a row of the table of operations has no formula here");
     return x - clip(d, a) - (has_l2 ? b * d : F{});
   }
 }

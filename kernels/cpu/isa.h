@@ -14,11 +14,10 @@ struct ChunkArrays {
   void* out;
 };
 
-// What is found in one chunk; beyond the sums only for Op::kStats. `strengths`: a and b of elastic_net.h, null if
+// What is found in one chunk, as far as the operation has columns. `coefficients`: a and b of elastic_net.h, null if
 // nothing is written.
-using WalkChunk = Stats (*)(const Chunk&, ChunkArrays, const double* strengths);
+using WalkChunk = Stats (*)(const Chunk&, ChunkArrays, const double* coefficients);
 
-// Null for a code that is no operation.
 WalkChunk portable_walk(Op, bool anchored);
 WalkChunk avx2_walk(Op, bool anchored);
 WalkChunk avx512_walk(Op, bool anchored);

@@ -1,7 +1,6 @@
 #include "launch.h"
 
 #include <algorithm>
-#include <stdexcept>
 #include <vector>
 
 #include "../elastic_net.h"
@@ -15,15 +14,14 @@ constexpr int64_t kElementsPerThread = 512 * 1024;  // below this a helper costs
 void launch(const Launch& call, Helpers& pool, Isa isa) {
   const bool anchored = call.anchor != nullptr;
   const WalkChunk write = walk_for(isa, call.op, anchored);
-  if (!write) throw std::invalid_argument("no such operation");
-  const WalkChunk read = writes(call.op) ? walk_for(isa, Op::kSums, anchored) : write;
+  const WalkChunk read = walk_for(isa, reading(call.op), anchored);
   std::vector<Stats> partials(call.chunk_count);
   const auto body = [&](int64_t i) noexcept {
     const Chunk& chunk = call.chunks[i];
     const ChunkArrays arrays{call.x[chunk.leaf], anchored ? call.anchor[chunk.leaf] : nullptr,
                              call.out ? call.out[chunk.leaf] : nullptr};
     partials[i] =
-        (arrays.out ? write : read)(chunk, arrays, call.strengths ? call.strengths + 2 * chunk.slot() : nullptr);
+        (arrays.out ? write : read)(chunk, arrays, call.coefficients ? call.coefficients + 2 * chunk.slot() : nullptr);
   };
 
   int64_t elements = 0;

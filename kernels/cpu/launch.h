@@ -14,11 +14,11 @@ struct Launch {
   Op op;
   const Chunk* chunks;
   int64_t chunk_count;
-  const void* const* x;       // one address a leaf
-  const void* const* anchor;  // the same, or null
-  void* const* out;           // the same, or null if nothing is written; a null address: that leaf is only read
-  const double* strengths;    // (slots, 2): a and b of elastic_net.h, or null if nothing is written
-  double* totals;             // (slots, columns(op)), written: Sums or Stats
+  const void* const* x;        // one address per leaf
+  const void* const* anchor;   // the same, or null
+  void* const* out;            // the same, or null if nothing is written; a null address: that leaf is only read
+  const double* coefficients;  // (slots, 2): a and b of elastic_net.h, or null if nothing is written
+  double* totals;              // (slots, columns(op)), written
   int64_t slot_count;
 };
 

@@ -11,8 +11,8 @@
 
 #include "../chunks.h"
 #include "../elastic_net.h"
+#include "elements.h"
 #include "isa.h"
-#include "vectors.h"
 
 namespace fused_penalty::cpu {
 namespace {
@@ -67,13 +67,13 @@ struct Walk {
       const V d = x - origin;
       block.abs[k] += magnitude(d);
       block.square[k] += scaled(d) * d;
-      if constexpr (kOp == Op::kStats) {
+      if constexpr (finds_stats(kOp)) {
         const V one = V{} + 1;
         block.largest[k] = larger(block.largest[k], magnitude(d));
         block.zeros[k] += d == 0 ? one : V{};
         block.non_finite[k] += d - d == 0 ? V{} : one;
       }
-      if constexpr (kOp == Op::kAddGradient) old = load(at.out + k * kWidth);
+      if constexpr (reads_old(kOp)) old = load(at.out + k * kWidth);
       if constexpr (writes(kOp)) store(at.out + k * kWidth, written<kOp>(x, origin, old, a, b, has_l1, has_l2));
     }
     at.advance(kLanes);
@@ -84,7 +84,7 @@ struct Walk {
     for (int i = 0; i < count; ++i) row(block);
     add(block.abs, abs);
     add(block.square, square);
-    if constexpr (kOp == Op::kStats) {
+    if constexpr (finds_stats(kOp)) {
       add(block.zeros, zeros);
       add(block.non_finite, non_finite);
       for (int k = 0; k < kRegisters; ++k)
@@ -103,11 +103,11 @@ struct Walk {
     const auto here = at;
     std::memcpy(x, here.x, count * sizeof(T));
     if constexpr (kAnchored) std::memcpy(anchor, here.anchor, count * sizeof(T));
-    if constexpr (kOp == Op::kAddGradient) std::memcpy(out, here.out, count * sizeof(T));
+    if constexpr (reads_old(kOp)) std::memcpy(out, here.out, count * sizeof(T));
     at = {x, anchor, out};
     rows(1);
     if constexpr (writes(kOp)) std::memcpy(here.out, out, count * sizeof(T));
-    if constexpr (kOp == Op::kStats) zeros[0] -= kLanes - count;
+    if constexpr (finds_stats(kOp)) zeros[0] -= kLanes - count;
   }
 
   static double sum(const Totals& totals) {
@@ -125,12 +125,12 @@ struct Walk {
 };
 
 template <class T, Op kOp, bool kAnchored>
-Stats walk(const Chunk& chunk, ChunkArrays arrays, const double* strengths) {
+Stats walk(const Chunk& chunk, ChunkArrays arrays, const double* coefficients) {
   using W = Walk<T, kOp, kAnchored>;
   using Lane = typename W::Lane;
   W w{{static_cast<const T*>(arrays.x), static_cast<const T*>(arrays.anchor), static_cast<T*>(arrays.out)},
-      strengths ? static_cast<Lane>(strengths[0]) : Lane{},
-      strengths ? static_cast<Lane>(strengths[1]) : Lane{},
+      coefficients ? static_cast<Lane>(coefficients[0]) : Lane{},
+      coefficients ? static_cast<Lane>(coefficients[1]) : Lane{},
       chunk.has_l1(),
       chunk.has_l2()};
   w.at.advance(chunk.offset());
@@ -139,42 +139,27 @@ Stats walk(const Chunk& chunk, ChunkArrays arrays, const double* strengths) {
 
 // The one switch over dtypes in the CPU code.
 template <Op kOp, bool kAnchored>
-Stats walk_any(const Chunk& chunk, ChunkArrays arrays, const double* strengths) {
+Stats walk_any(const Chunk& chunk, ChunkArrays arrays, const double* coefficients) {
+  constexpr Op kReading = reading(kOp);
   switch (chunk.dtype()) {
     case DType::kFloat16:
-      return walk<Half, kOp, kAnchored>(chunk, arrays, strengths);
+      return walk<Half, kOp, kAnchored>(chunk, arrays, coefficients);
     case DType::kBFloat16:
-      return walk<BFloat16, kOp, kAnchored>(chunk, arrays, strengths);
+      return walk<BFloat16, kOp, kAnchored>(chunk, arrays, coefficients);
     case DType::kFloat32:
-      return walk<float, kOp, kAnchored>(chunk, arrays, strengths);
+      return walk<float, kOp, kAnchored>(chunk, arrays, coefficients);
     case DType::kFloat64:
-      return walk<double, kOp, kAnchored>(chunk, arrays, strengths);
+      return walk<double, kOp, kAnchored>(chunk, arrays, coefficients);
+    case DType::kFloat8E4M3:
+      return walk<Float8E4M3, kReading, kAnchored>(chunk, arrays, coefficients);
+    case DType::kFloat8E5M2:
+      return walk<Float8E5M2, kReading, kAnchored>(chunk, arrays, coefficients);
   }
-  __builtin_unreachable();  // dtype() has two bits
+  __builtin_unreachable();  // the chunk's dtype is that of a leaf (first_misfit)
 }
 
-template <Op kOp>
-WalkChunk with_anchor(bool anchored) {
-  return anchored ? walk_any<kOp, true> : walk_any<kOp, false>;
-}
-
-// The one switch over operations; null for a code that is none.
 inline WalkChunk choose_walk(Op op, bool anchored) {
-  switch (op) {
-    case Op::kSums:
-      return with_anchor<Op::kSums>(anchored);
-    case Op::kGradient:
-      return with_anchor<Op::kGradient>(anchored);
-    case Op::kAddGradient:
-      return with_anchor<Op::kAddGradient>(anchored);
-    case Op::kProx:
-      return with_anchor<Op::kProx>(anchored);
-    case Op::kRegularize:
-      return with_anchor<Op::kRegularize>(anchored);
-    case Op::kStats:
-      return with_anchor<Op::kStats>(anchored);
-  }
-  return nullptr;
+  return visit(op, [&]<Op kOp>() -> WalkChunk { return anchored ? walk_any<kOp, true> : walk_any<kOp, false>; });
 }
 
 }  // namespace

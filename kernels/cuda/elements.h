@@ -4,9 +4,18 @@
 #include <cstdint>
 #include <cstring>
 
+#include "../small_floats.h"
 #include "device.h"
 
 namespace fused_penalty::cuda {
+
+// Read by hand, not by cuda_fp8.h: the same few instructions on every architecture, and in the emulator.
+struct Float8E4M3 {
+  uint8_t bits;
+};
+struct Float8E5M2 {
+  uint8_t bits;
+};
 
 // The type that elements of type T are computed in.
 template <class T>
@@ -27,6 +36,8 @@ __device__ inline float widen(__half v) { return __half2float(v); }
 __device__ inline float widen(__nv_bfloat16 v) { return __bfloat162float(v); }
 __device__ inline float widen(float v) { return v; }
 __device__ inline double widen(double v) { return v; }
+__device__ inline float widen(Float8E4M3 v) { return widened<4, 3, false, float, uint32_t>(v.bits); }
+__device__ inline float widen(Float8E5M2 v) { return widened<5, 2, true, float, uint32_t>(v.bits); }
 
 __device__ inline void narrow(__half& to, float v) { to = __float2half_rn(v); }
 __device__ inline void narrow(__nv_bfloat16& to, float v) { to = __float2bfloat16_rn(v); }

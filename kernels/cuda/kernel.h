@@ -11,22 +11,22 @@ constexpr int kWarps = kThreads / 32;
 // Blocks that fit an SM at least: leaves the compiler the registers to have all loads of a group under way (left to
 // itself, nvcc 13 keeps two of four) and none to spill; three arrays to read need twice as many.
 // tests/emulation/artefact.py reads the outcome from the machine code.
-constexpr int blocks_of(Op op, bool anchored) { return op == Op::kAddGradient && anchored ? 1 : writes(op) ? 2 : 3; }
+constexpr int blocks_of(Op op, bool anchored) { return reads_old(op) && anchored ? 1 : writes(op) ? 2 : 3; }
 
 // Everything of a launch, by value, so that a captured graph can replay it. Only addresses change from call to call;
 // the table is a constant of the plan. Addresses: x of every leaf, then the anchors, then the outputs, as far as the
 // operation has them; a null output stands for a leaf that is only read.
 template <int kCapacity>
 struct Arguments {
-  const Chunk* chunks;      // sorted by slot
-  const void* strengths;    // (slots, 2): a and b of elastic_net.h; float64 if wide_strengths, else float32
-  double* partials;         // (chunks, columns): scratch
-  unsigned* ticket;         // scratch, zero before the first launch
-  void* totals;             // (slots, columns), written; float64 if wide_totals, else float32 and uint32 counts
-  float* one;               // written 1 (the echo); may be null
-  const void* const* more;  // the addresses, if there are more than kCapacity; else null
+  const Chunk* chunks;       // sorted by slot
+  const void* coefficients;  // (slots, 2): a and b of elastic_net.h; float64 if wide_coefficients, else float32
+  double* partials;          // (chunks, columns): scratch
+  unsigned* ticket;          // scratch, zero before the first launch
+  void* totals;              // (slots, columns), written; float64 if wide_totals, else float32 and uint32 counts
+  float* one;                // written 1 (the echo); may be null
+  const void* const* more;   // the addresses, if there are more than kCapacity; else null
   int chunk_count, slots, leaves;
-  bool wide_strengths, wide_totals;
+  bool wide_coefficients, wide_totals;
   const void* addresses[kCapacity];
 
   __device__ const void* address(int i) const { return more ? more[i] : addresses[i]; }
@@ -65,13 +65,13 @@ __device__ Found<kColumns> merge_across_block(Found<kColumns> mine, Found<kColum
 
 // a and b for the slot of a chunk.
 template <class F, class A>
-__device__ void read_strengths(const A& arg, const Chunk& chunk, F& a, F& b) {
+__device__ void read_coefficients(const A& arg, const Chunk& chunk, F& a, F& b) {
   const int row = 2 * static_cast<int>(chunk.slot());
-  if (arg.wide_strengths) {
-    const auto* s = static_cast<const double*>(arg.strengths) + row;
+  if (arg.wide_coefficients) {
+    const auto* s = static_cast<const double*>(arg.coefficients) + row;
     a = static_cast<F>(s[0]), b = static_cast<F>(s[1]);
   } else {
-    const auto* s = static_cast<const float*>(arg.strengths) + row;
+    const auto* s = static_cast<const float*>(arg.coefficients) + row;
     a = static_cast<F>(s[0]), b = static_cast<F>(s[1]);
   }
 }
@@ -85,11 +85,11 @@ __device__ Found<columns(kOp)> walk(const Chunk& chunk, const A& arg) {
   if constexpr (writes(kOp)) {
     if (auto* out = static_cast<T*>(const_cast<void*>(arg.address((kAnchored ? 2 : 1) * arg.leaves + leaf)))) {
       Walk<T, kOp, kAnchored> walk{{x, anchor, out + chunk.offset()}, {}, {}, chunk.has_l1(), chunk.has_l2()};
-      read_strengths(arg, chunk, walk.a, walk.b);
+      read_coefficients(arg, chunk, walk.a, walk.b);
       return walk.run(length);
     }
   }
-  Walk<T, writes(kOp) ? Op::kSums : kOp, kAnchored> walk{{x, anchor, nullptr}, {}, {}, false, false};
+  Walk<T, reading(kOp), kAnchored> walk{{x, anchor, nullptr}, {}, {}, false, false};
   return walk.run(length);
 }
 
@@ -105,8 +105,12 @@ __device__ Found<columns(kOp)> walk_any(const Chunk& chunk, const A& arg) {
       return walk<float, kOp, kAnchored>(chunk, arg);
     case DType::kFloat64:
       return walk<double, kOp, kAnchored>(chunk, arg);
+    case DType::kFloat8E4M3:
+      return walk<Float8E4M3, reading(kOp), kAnchored>(chunk, arg);
+    case DType::kFloat8E5M2:
+      return walk<Float8E5M2, reading(kOp), kAnchored>(chunk, arg);
   }
-  __builtin_unreachable();  // dtype() has two bits
+  __builtin_unreachable();  // the planner writes no other code
 }
 
 // The first chunk whose slot is not below `slot`.

@@ -49,7 +49,7 @@ Status run(const Launch& call, cudaStream_t stream) {
   auto* table = reinterpret_cast<const void**>(partials + partial_bytes(call.op, call.chunk_count));
 
   Arguments<kCapacity> arg{call.chunks,
-                           call.strengths,
+                           call.coefficients,
                            reinterpret_cast<double*>(partials),
                            reinterpret_cast<unsigned*>(scratch),
                            call.totals,
@@ -58,7 +58,7 @@ Status run(const Launch& call, cudaStream_t stream) {
                            call.chunk_count,
                            call.slots,
                            call.leaves,
-                           call.wide_strengths,
+                           call.wide_coefficients,
                            call.wide_totals,
                            {}};
   if (addresses <= kCapacity) {
@@ -89,28 +89,10 @@ Status run_sized(const Launch& call, cudaStream_t stream) {
                                      : run<kOp, kAnchored, kMany>(call, stream);
 }
 
-template <Op kOp>
-Status run_any(const Launch& call, cudaStream_t stream) {
-  return call.anchored ? run_sized<kOp, true>(call, stream) : run_sized<kOp, false>(call, stream);
-}
-
-// The one switch over operations.
 Status run_op(const Launch& call, cudaStream_t stream) {
-  switch (call.op) {
-    case Op::kSums:
-      return run_any<Op::kSums>(call, stream);
-    case Op::kGradient:
-      return run_any<Op::kGradient>(call, stream);
-    case Op::kAddGradient:
-      return run_any<Op::kAddGradient>(call, stream);
-    case Op::kProx:
-      return run_any<Op::kProx>(call, stream);
-    case Op::kRegularize:
-      return run_any<Op::kRegularize>(call, stream);
-    case Op::kStats:
-      return run_any<Op::kStats>(call, stream);
-  }
-  return {cudaErrorInvalidValue, "the choice of the operation"};
+  return visit(call.op, [&]<Op kOp>() {
+    return call.anchored ? run_sized<kOp, true>(call, stream) : run_sized<kOp, false>(call, stream);
+  });
 }
 
 }  // namespace

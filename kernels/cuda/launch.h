@@ -17,11 +17,11 @@ struct Launch {
   int chunk_count;
   const void* const* addresses;  // on the host: x of each leaf, then the anchors, then the outputs
   int leaves;
-  const void* strengths;  // on the device: (slots, 2), a and b of elastic_net.h; null if nothing is written
-  bool wide_strengths;    // float64, else float32
-  void* scratch;          // on the device: scratch_bytes
-  void* totals;           // on the device: (slots, columns(op)), written
-  bool wide_totals;       // float64, else float32 and uint32 counts
+  const void* coefficients;  // on the device: (slots, 2), a and b of elastic_net.h; null if nothing is written
+  bool wide_coefficients;    // float64, else float32
+  void* scratch;             // on the device: scratch_bytes
+  void* totals;              // on the device: (slots, columns(op)), written
+  bool wide_totals;          // float64, else float32 and uint32 counts
   int slots;
   float* one;  // on the device: written 1; may be null
 };

@@ -9,9 +9,8 @@
 namespace fused_penalty::cuda {
 
 constexpr int kThreads = 256;
-constexpr int kLoads = 4;  // packs in flight a thread: 8 blocks x 256 threads x 4 x 16 B = 128 KB an SM
-constexpr int kIterations = kRun / kLoads;  // groups before an accumulator goes to double
-static_assert(kRun % kLoads == 0 && kIterations > 0);
+constexpr int kLoads = 4;             // packs in flight per thread: 8 blocks x 256 threads x 4 x 16 B = 128 KB per SM
+constexpr int kMostAccumulators = 8;  // for each of the two sums: more would not fit the registers
 
 // The chunk's part of the arrays of its leaf; `anchor` and `out` are null where the operation has none.
 template <class T>
@@ -24,7 +23,10 @@ struct Span {
 template <class T, Op kOp, bool kAnchored>
 struct Walk {
   using F = Compute<T>;
-  using Accumulators = F[kPack<T>];
+  static constexpr int kAccumulators = kPack<T> < kMostAccumulators ? kPack<T> : kMostAccumulators;
+  static constexpr int kIterations = kRun * kAccumulators / (kLoads * kPack<T>);  // groups before they go to double
+  static_assert(kIterations > 0 && kIterations * kLoads * kPack<T> == kRun * kAccumulators);
+  using Accumulators = F[kAccumulators];
   Span<T> at;
   F a, b;
   bool has_l1, has_l2;
@@ -40,13 +42,13 @@ struct Walk {
     const F d = x - origin;
     abs += magnitude(d);
     square = fma(scaled(d), d, square);  // explicit: the emulator and every architecture round alike
-    if constexpr (kOp == Op::kStats) {
+    if constexpr (finds_stats(kOp)) {
       largest = larger(largest, magnitude(d));
       zeros += d == 0;
       non_finite += !(d - d == 0);
     }
     T out{};
-    if constexpr (kOp == Op::kAddGradient) old = widen(old_bits);
+    if constexpr (reads_old(kOp)) old = widen(old_bits);
     if constexpr (writes(kOp)) narrow(out, written<kOp>(x, origin, old, a, b, has_l1, has_l2));
     return out;
   }
@@ -57,7 +59,7 @@ struct Walk {
       F one_abs{}, one_square{};
       T anchor{}, old{};
       if constexpr (kAnchored) anchor = at.anchor[i];
-      if constexpr (kOp == Op::kAddGradient) old = at.out[i];
+      if constexpr (reads_old(kOp)) old = at.out[i];
       const T out = element(at.x[i], anchor, old, one_abs, one_square);
       if constexpr (writes(kOp)) at.out[i] = out;
       abs += static_cast<double>(one_abs);
@@ -72,18 +74,19 @@ struct Walk {
   __device__ Pack load(int element) const {
     Pack pack{load_pack(at.x + element), {}, {}};
     if constexpr (kAnchored) pack.anchor = load_pack(at.anchor + element);
-    if constexpr (kOp == Op::kAddGradient) pack.old = load_pack(at.out + element);
+    if constexpr (reads_old(kOp)) pack.old = load_pack(at.out + element);
     return pack;
   }
 
-  // One pack, added to one accumulator an element.
+  // One pack, element by element, to the accumulators in turn.
   __device__ void pack(int first, const Pack& bits, Accumulators& abs, Accumulators& square) {
     T x[kPack<T>], anchor[kPack<T>], old[kPack<T>], out[kPack<T>];
     unpack(bits.x, x);
     unpack(bits.anchor, anchor);
     unpack(bits.old, old);
 #pragma unroll
-    for (int k = 0; k < kPack<T>; ++k) out[k] = element(x[k], anchor[k], old[k], abs[k], square[k]);
+    for (int k = 0; k < kPack<T>; ++k)
+      out[k] = element(x[k], anchor[k], old[k], abs[k % kAccumulators], square[k % kAccumulators]);
     if constexpr (writes(kOp)) store_pack(at.out + first, out);
   }
 
@@ -115,7 +118,7 @@ struct Walk {
 
   __device__ void add(const Accumulators& some_abs, const Accumulators& some_square) {
 #pragma unroll
-    for (int k = 0; k < kPack<T>; ++k) {
+    for (int k = 0; k < kAccumulators; ++k) {
       abs += static_cast<double>(some_abs[k]);
       square += static_cast<double>(some_square[k]);
     }
@@ -123,7 +126,7 @@ struct Walk {
 
   __device__ Found<columns(kOp)> found() const {
     const double squares = square * kUnscaled;
-    if constexpr (kOp == Op::kStats)
+    if constexpr (finds_stats(kOp))
       return {
           {abs, squares, static_cast<double>(largest), static_cast<double>(zeros), static_cast<double>(non_finite)}};
     else

@@ -11,9 +11,8 @@ be fused says so.
 import triton
 import triton.language as tl
 
-# `Op` of kernels/chunks.h.
-SUMS, GRADIENT, ADD_GRADIENT, PROX, REGULARIZE, STATS = map(tl.constexpr, range(6))
-
+# The codes of the operations that have a formula here, as kernels/operations.h has them.
+GRADIENT, ADD_GRADIENT, PROX, REGULARIZE = map(tl.constexpr, range(1, 5))
 
 # At most so many numbers are added up in a row in float32; then they go to float64.
 RUN = tl.constexpr(16)
@@ -61,7 +60,7 @@ def written(x, origin, old, a, b, has_l1, has_l2, OP: tl.constexpr):
     elif OP == PROX:
         return origin + b * (d - clip(d, a))
     else:
-        tl.static_assert(OP == REGULARIZE, "an operation without a formula")
+        tl.static_assert(OP == REGULARIZE, "a row of the table of operations has no formula here")
         return x - clip(d, a) - tl.where(has_l2, b * d, 0.0)
 
 

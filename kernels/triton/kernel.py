@@ -12,11 +12,11 @@ All addresses come from tables in device memory, since a launch of Triton has on
 import triton
 import triton.language as tl
 
-from .elastic_net import STATS, SUMS
 from .walk import walk
 
 # Slots and partials of a slot that the last program adds up at once.
 SLOTS, PARTIALS = tl.constexpr(32), tl.constexpr(64)
+LARGEST = tl.constexpr(2)  # the one column that is no sum
 
 
 @triton.jit
@@ -32,11 +32,11 @@ def finalise(first_chunks, partials, totals, slot_count, COLUMNS: tl.constexpr):
                 chunk = first[:, None] + k + tl.arange(0, PARTIALS)[None, :]
                 at = partials + chunk * COLUMNS + column
                 part = tl.load(at, chunk < stop[:, None], 0.0, cache_modifier=".cg")
-                if column == 2:  # the largest; a NaN stays
+                if column == LARGEST:  # a NaN stays
                     total = tl.where((part > total) | (part != part), part, total)
                 else:
                     total += part
-            if column == 2:
+            if column == LARGEST:
                 any_nan = tl.max((total != total).to(tl.int32), 1) > 0
                 result = tl.where(any_nan, float("nan"), tl.max(tl.where(total == total, total, 0.0), 1))
             else:
@@ -48,42 +48,57 @@ def finalise(first_chunks, partials, totals, slot_count, COLUMNS: tl.constexpr):
 def penalty_kernel(
     layout,
     addresses,
-    strengths,  # (slots, 2) float64: a and b; not read by operations that have none
+    coefficients,  # (slots, 2) float64: a and b; not read by operations that have none
     partials,  # (chunks, columns) float64: scratch
     ticket,  # int32, zero before the launch and after it
     totals,  # (slots, columns) float64, written
     chunk_count,
     slot_count,
     leaf_count,
-    OP: tl.constexpr,
+    OP: tl.constexpr,  # its row in the table of operations: the code ...
+    WRITES: tl.constexpr,  # ... whether it writes,
+    READS_OLD: tl.constexpr,  # ... whether it reads what stood where it writes, other than x
+    COLUMNS: tl.constexpr,  # ... and how many columns it finds
     ANCHORED: tl.constexpr,
 ):
-    COLUMNS: tl.constexpr = 5 if OP == STATS else 2
-    WRITES: tl.constexpr = OP != SUMS and OP != STATS
     programs = tl.num_programs(0)
     for c in range(tl.program_id(0), chunk_count, programs):
         span, leaf_and_tag = tl.load(layout + 2 * c), tl.load(layout + 2 * c + 1)
         n, offset = (span & 0xFFFFFF).to(tl.int32), (span >> 24) & 0xFFFFFFFFFF
         leaf, tag = (leaf_and_tag & 0xFFFFFFFF).to(tl.int32), (leaf_and_tag >> 32).to(tl.int32)
-        dtype, has_l1, has_l2, slot = tag & 3, ((tag >> 2) & 1) != 0, ((tag >> 3) & 1) != 0, (tag >> 4) & 0xFFFFFFF
-        skip = offset << tl.where(dtype < 2, 1, dtype)  # in bytes
+        dtype, has_l1, has_l2, slot = tag & 15, ((tag >> 4) & 1) != 0, ((tag >> 5) & 1) != 0, (tag >> 6) & 0x3FFFFFF
+        skip = offset << tl.where(dtype < 2, 1, tl.where(dtype < 4, dtype, 0))  # in bytes
         x = tl.load(addresses + leaf) + skip
-        anchor, out, writes, factors = x, x, False, strengths + 2 * slot
+        anchor, out, writes, pair = x, x, False, coefficients + 2 * slot
         if ANCHORED:
             anchor = tl.load(addresses + leaf_count + leaf) + skip
         if WRITES:
             at = tl.load(addresses + (leaf_count * 2 if ANCHORED else leaf_count) + leaf)
             writes = at != 0
             out = tl.where(writes, at + skip, x)
-        # The one switch over dtypes: those of DType in kernels/chunks.h.
+        # The one switch over dtypes: the table of kernels/dtypes.h. Those of 8 bits are only read.
         if dtype == 0:
-            found = walk(x, anchor, out, writes, n, factors, has_l1, has_l2, tl.float16, OP, ANCHORED)
+            found = walk(
+                x, anchor, out, writes, n, pair, has_l1, has_l2, tl.float16, OP, WRITES, READS_OLD, COLUMNS, ANCHORED
+            )
         elif dtype == 1:
-            found = walk(x, anchor, out, writes, n, factors, has_l1, has_l2, tl.bfloat16, OP, ANCHORED)
+            found = walk(
+                x, anchor, out, writes, n, pair, has_l1, has_l2, tl.bfloat16, OP, WRITES, READS_OLD, COLUMNS, ANCHORED
+            )
         elif dtype == 2:
-            found = walk(x, anchor, out, writes, n, factors, has_l1, has_l2, tl.float32, OP, ANCHORED)
+            found = walk(
+                x, anchor, out, writes, n, pair, has_l1, has_l2, tl.float32, OP, WRITES, READS_OLD, COLUMNS, ANCHORED
+            )
+        elif dtype == 3:
+            found = walk(
+                x, anchor, out, writes, n, pair, has_l1, has_l2, tl.float64, OP, WRITES, READS_OLD, COLUMNS, ANCHORED
+            )
+        elif dtype == 4:
+            found = walk(
+                x, anchor, x, False, n, pair, has_l1, has_l2, tl.float8e4nv, OP, False, False, COLUMNS, ANCHORED
+            )
         else:
-            found = walk(x, anchor, out, writes, n, factors, has_l1, has_l2, tl.float64, OP, ANCHORED)
+            found = walk(x, anchor, x, False, n, pair, has_l1, has_l2, tl.float8e5, OP, False, False, COLUMNS, ANCHORED)
         for column in tl.static_range(COLUMNS):
             tl.store(partials + c * COLUMNS + column, found[column])
     tl.debug_barrier()  # this program's partials before its ticket

@@ -1,25 +1,33 @@
 """One chunk, one program, one pass: what is found in it, and what the operation writes.
 
-A row is 16 bytes for each of 256 threads. A lane adds up its elements of all rows, at most RUN of them, in float32
-(float64 leaves in float64); the lanes are added in float64. Rows are taken four at a time, unmasked, so that each
-thread has four 128-bit loads under way; the rest, and arrays that do not start at a multiple of 16 bytes, row by row
-under a mask. Both ways add in the same order: the result does not depend on alignment.
+A row is 16 bytes for each of 256 threads (8 bytes where an element is one). A lane adds up its elements of all rows,
+at most RUN of them, in float32 (float64 leaves in float64); the lanes are added in float64. Rows are taken four at a
+time, unmasked, so that each thread has four 128-bit loads under way; the rest, and arrays that do not start at a
+multiple of 16 bytes, row by row under a mask. Both ways add in the same order: the result does not depend on alignment.
 """
 
 import triton
 import triton.language as tl
 
-from .elastic_net import ADD_GRADIENT, STATS, SUMS, UNSCALED, larger, magnitude, scaled, written
+from .elastic_net import UNSCALED, larger, magnitude, scaled, written
+from .small_floats import widened
 
 THREADS = tl.constexpr(256)
 LOADS = tl.constexpr(4)  # rows under way at once
 
 
+SUMS = tl.constexpr(2)  # columns that every operation finds
+
+
 @triton.jit
-def widen(v):
-    """In what an element is computed."""
-    if v.dtype == tl.float64:
+def widen(v, dtype: tl.constexpr):
+    """In what an element is computed. Elements of 8 bits come as bytes."""
+    if dtype == tl.float64:
         return v
+    elif dtype == tl.float8e4nv:
+        return widened(v, 4, 3, False)
+    elif dtype == tl.float8e5:
+        return widened(v, 5, 2, True)
     else:
         return v.to(tl.float32)
 
@@ -37,10 +45,10 @@ def at_16_bytes(address, dtype: tl.constexpr):
 
 
 @triton.jit
-def add_row(found, d, inside, OP: tl.constexpr):
+def add_row(found, d, inside, COLUMNS: tl.constexpr):
     """Adds one row to what the lanes have found. `inside` is false where there is no element, and d is 0 there."""
     m, s = magnitude(d), scaled(d)
-    if OP == STATS:
+    if COLUMNS > SUMS:
         zeros = found[3] + tl.where((d == 0) & inside, 1.0, 0.0)
         non_finite = found[4] + tl.where((m == float("inf")) | (d != d), 1.0, 0.0)
         return found[0] + m, tl.fma(s, s, found[1]), larger(found[2], m), zeros, non_finite
@@ -49,10 +57,10 @@ def add_row(found, d, inside, OP: tl.constexpr):
 
 
 @triton.jit
-def across_lanes(found, OP: tl.constexpr):
+def across_lanes(found, COLUMNS: tl.constexpr):
     """In float64; the largest of the lanes is NaN if any is."""
     total = (tl.sum(found[0].to(tl.float64)), tl.sum(found[1].to(tl.float64)) * UNSCALED)
-    if OP == STATS:
+    if COLUMNS > SUMS:
         m = found[2].to(tl.float64)
         any_nan = tl.max((m != m).to(tl.int32)) > 0
         largest = tl.where(any_nan, float("nan"), tl.max(tl.where(m == m, m, 0.0)))
@@ -63,23 +71,24 @@ def across_lanes(found, OP: tl.constexpr):
 
 @triton.jit
 def walk(
-    x_at, anchor_at, out_at, writes, n, factors, has_l1, has_l2,
-    dtype: tl.constexpr, OP: tl.constexpr, ANCHORED: tl.constexpr,
+    x_at, anchor_at, out_at, writes, n, pair, has_l1, has_l2,
+    dtype: tl.constexpr, OP: tl.constexpr, WRITES: tl.constexpr, READS_OLD: tl.constexpr, COLUMNS: tl.constexpr,
+    ANCHORED: tl.constexpr,
 ):  # fmt: skip
     """Elements [0, n) from these addresses; those of an array that the operation does not have equal `x_at`."""
     F: tl.constexpr = tl.float64 if dtype == tl.float64 else tl.float32
-    ROW: tl.constexpr = THREADS * 128 // dtype.primitive_bitwidth
-    READS_OUT: tl.constexpr = OP == ADD_GRADIENT
-    WRITES: tl.constexpr = OP != SUMS and OP != STATS
+    BITS: tl.constexpr = dtype.primitive_bitwidth
+    ROW: tl.constexpr = THREADS * (8 if BITS == 8 else 128 // BITS)
+    STORED: tl.constexpr = tl.uint8 if BITS == 8 else dtype
     if WRITES:
-        a, b = tl.load(factors).to(F), tl.load(factors + 1).to(F)
+        a, b = tl.load(pair).to(F), tl.load(pair + 1).to(F)
     lanes = tl.arange(0, ROW)
     zero = tl.zeros((ROW,), F)
-    found = (zero, zero, zero, zero, zero) if OP == STATS else (zero, zero)
+    found = (zero, zero, zero, zero, zero) if COLUMNS > SUMS else (zero, zero)
 
     aligned = ((x_at | anchor_at | out_at) & 15) == 0
     groups = tl.where(aligned, n // (LOADS * ROW), 0)
-    x, anchor, out = at_16_bytes(x_at, dtype), at_16_bytes(anchor_at, dtype), at_16_bytes(out_at, dtype)
+    x, anchor, out = at_16_bytes(x_at, STORED), at_16_bytes(anchor_at, STORED), at_16_bytes(out_at, STORED)
     for g in range(groups):
         xs, anchors, outs = (), (), ()
         for j in tl.static_range(LOADS):
@@ -87,28 +96,28 @@ def walk(
             xs += (tl.load(x + at, eviction_policy="evict_first"),)
             if ANCHORED:
                 anchors += (tl.load(anchor + at, eviction_policy="evict_first"),)
-            if READS_OUT:
+            if READS_OLD:
                 outs += (tl.load(out + at, eviction_policy="evict_first"),)
         for j in tl.static_range(LOADS):
-            v = widen(xs[j])
-            origin = widen(anchors[j]) if ANCHORED else zero
-            found = add_row(found, v - origin, True, OP)
+            v = widen(xs[j], dtype)
+            origin = widen(anchors[j], dtype) if ANCHORED else zero
+            found = add_row(found, v - origin, True, COLUMNS)
             if WRITES:
-                old = widen(outs[j]) if READS_OUT else zero
+                old = widen(outs[j], dtype) if READS_OLD else zero
                 new = written(v, origin, old, a, b, has_l1, has_l2, OP)
                 if writes:
                     tl.store(out + (g * LOADS + j) * ROW + lanes, new.to(dtype), eviction_policy="evict_first")
 
-    x, anchor, out = pointer(x_at, dtype), pointer(anchor_at, dtype), pointer(out_at, dtype)
+    x, anchor, out = pointer(x_at, STORED), pointer(anchor_at, STORED), pointer(out_at, STORED)
     for start in range(groups * LOADS * ROW, n, ROW):
         at = start + lanes
         inside = at < n
-        v = widen(tl.load(x + at, inside, 0.0))
-        origin = widen(tl.load(anchor + at, inside, 0.0)) if ANCHORED else zero
-        found = add_row(found, v - origin, inside, OP)
+        v = widen(tl.load(x + at, inside, 0), dtype)
+        origin = widen(tl.load(anchor + at, inside, 0), dtype) if ANCHORED else zero
+        found = add_row(found, v - origin, inside, COLUMNS)
         if WRITES:
-            old = widen(tl.load(out + at, inside, 0.0)) if READS_OUT else zero
+            old = widen(tl.load(out + at, inside, 0), dtype) if READS_OLD else zero
             new = written(v, origin, old, a, b, has_l1, has_l2, OP)
             if writes:
                 tl.store(out + at, new.to(dtype), inside)
-    return across_lanes(found, OP)
+    return across_lanes(found, COLUMNS)

@@ -8,6 +8,9 @@
 #include <immintrin.h>
 #endif
 
+#include "../dtypes.h"
+#include "../small_floats.h"
+
 namespace fused_penalty::cpu {
 namespace {
 
@@ -25,6 +28,12 @@ struct Half {
 struct BFloat16 {
   uint16_t bits;
 };
+struct Float8E4M3 {
+  uint8_t bits;
+};
+struct Float8E5M2 {
+  uint8_t bits;
+};
 
 template <class Lane, int kBytes>
 struct VectorOf {
@@ -37,7 +46,7 @@ using Floats = Vector<float>;
 using Doubles = Vector<double>;
 using Words = Vector<uint32_t>;  // the bits of Floats
 
-// The register that computes with elements of type T: float for the 16-bit types.
+// The register that computes with elements of type T: floats for what is narrower.
 template <class T>
 struct ComputeIn {
   using type = Floats;
@@ -55,29 +64,25 @@ inline V load_bits(const void* p) {
   std::memcpy(&v, p, sizeof v);
   return v;
 }
-template <class To, class From>
-inline To bit_cast(From v) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  std::memcpy(&to, &v, sizeof to);
-  return to;
-}
-
 inline Floats load(const float* p) { return load_bits<Floats>(p); }
 inline Doubles load(const double* p) { return load_bits<Doubles>(p); }
 inline void store(float* p, Floats v) { std::memcpy(p, &v, sizeof v); }
 inline void store(double* p, Doubles v) { std::memcpy(p, &v, sizeof v); }
 
-// 16-bit elements to the low halves of 32-bit lanes and back. The compiler's own conversion of vectors
-// takes about twice the instructions on x86.
+// 16-bit elements to the low halves of 32-bit lanes and back, bytes to their low quarters. The compiler's own
+// conversion of vectors takes about twice the instructions on x86.
 #if defined(__AVX512F__)
 inline Words load_words(const void* p) { return bit_cast<Words>(_mm512_cvtepu16_epi32(load_bits<__m256i>(p))); }
+inline Words load_bytes(const void* p) { return bit_cast<Words>(_mm512_cvtepu8_epi32(load_bits<__m128i>(p))); }
 inline void store_words(void* p, Words v) {
   const __m256i out = _mm512_cvtepi32_epi16(bit_cast<__m512i>(v));
   std::memcpy(p, &out, sizeof out);
 }
 #elif defined(__AVX2__)
 inline Words load_words(const void* p) { return bit_cast<Words>(_mm256_cvtepu16_epi32(load_bits<__m128i>(p))); }
+inline Words load_bytes(const void* p) {
+  return bit_cast<Words>(_mm256_cvtepu8_epi32(_mm_loadl_epi64(static_cast<const __m128i*>(p))));
+}
 inline void store_words(void* p, Words v) {
   const __m256i in = bit_cast<__m256i>(v);
   const __m128i out = _mm_packus_epi32(_mm256_castsi256_si128(in), _mm256_extracti128_si256(in, 1));
@@ -85,7 +90,9 @@ inline void store_words(void* p, Words v) {
 }
 #else
 using Shorts = Vector<uint16_t, kRegister / 2>;
+using Bytes = Vector<uint8_t, kRegister / 4>;
 inline Words load_words(const void* p) { return __builtin_convertvector(load_bits<Shorts>(p), Words); }
+inline Words load_bytes(const void* p) { return __builtin_convertvector(load_bits<Bytes>(p), Words); }
 inline void store_words(void* p, Words v) {
   const Shorts out = __builtin_convertvector(v, Shorts);
   std::memcpy(p, &out, sizeof out);
@@ -112,18 +119,7 @@ inline void store(Half* p, Floats v) {
   std::memcpy(p, &out, sizeof out);
 }
 #else
-// Half to float: move exponent and mantissa, then repair what has another bias. No denormal float
-// appears on the way, so the result does not depend on the flush-to-zero mode of the thread.
-inline Floats load(const Half* p) {
-  const Words half = load_words(p);
-  const Words body = (half & 0x7fff) << 13;
-  const Words exponent = body & (31u << 23);
-  const Words normal = body + (112u << 23);
-  const Words infinite = body + (224u << 23);  // inf and NaN: the largest exponent stays the largest
-  const Floats tiny = bit_cast<Floats>(body + (113u << 23)) - bit_cast<Floats>(Words{} + (113u << 23));
-  const Words shifted = exponent == (31u << 23) ? infinite : exponent == 0 ? bit_cast<Words>(tiny) : normal;
-  return bit_cast<Floats>(shifted | (half & 0x8000) << 16);
-}
+inline Floats load(const Half* p) { return widened<5, 10, true, Floats>(load_words(p)); }
 // Float to half, to nearest and ties to even. Adding 0.5 aligns a result below 2^-14 with the last bit.
 inline void store(Half* p, Floats v) {
   const Words bits = bit_cast<Words>(v);
@@ -137,6 +133,9 @@ inline void store(Half* p, Floats v) {
   store_words(p, half | (bits >> 16 & 0x8000));
 }
 #endif
+
+inline Floats load(const Float8E4M3* p) { return widened<4, 3, false, Floats>(load_bytes(p)); }
+inline Floats load(const Float8E5M2* p) { return widened<5, 2, true, Floats>(load_bytes(p)); }
 
 }  // namespace
 }  // namespace fused_penalty::cpu
