@@ -13,7 +13,7 @@ SORTS = ("file", "path", "size", "abs", "square", "max", "zeros", "nonfinite")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns the exit status: 0, or 2 with a message on stderr."""
+    """Run the command; returns the exit status: 0, or 2 with a message on stderr."""
     parser = argparse.ArgumentParser(prog="python -m fused_penalty", description="The tools of fused_penalty.")
     command = parser.add_subparsers(required=True, metavar="COMMAND").add_parser(
         "inspect",
@@ -51,7 +51,7 @@ def _inspect(options: argparse.Namespace) -> None:
     from .checkpoint import view
 
     if options.plot:
-        from .checkpoint import picture  # rather missing now than after the whole file has been read
+        from .checkpoint import picture  # fails before the file is read if matplotlib is missing
 
         picture.check_target(options.plot)
     columns = (rich.progress.BarColumn(), rich.progress.DownloadColumn(), rich.progress.TransferSpeedColumn())
@@ -64,7 +64,7 @@ def _inspect(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(report.as_dict(), indent=2, allow_nan=False))
     else:
-        # a table is as wide as it needs to be where nobody looks at a terminal
+        # not a terminal: do not wrap the table
         view.show(report, Console() if sys.stdout.isatty() else Console(width=1000))
     if options.plot:
         picture.plot(report, options.plot)

@@ -1,6 +1,6 @@
 """The penalty as optax transformations: `add_penalty_grads` for the gradient, `proximal` for exact zeros.
 
-    optax.chain(add_penalty_grads(l1=1e-5, l2=1e-4), optax.adam(1e-3))    as if the loss had the penalty
+    optax.chain(add_penalty_grads(l1=1e-5, l2=1e-4), optax.adam(1e-3))    as if the penalty were in the loss
     optax.chain(optax.scale_by_adam(), add_penalty_grads(l2=1e-4), optax.scale_by_learning_rate(1e-3))    as AdamW
     optax.chain(optax.sgd(0.1), proximal(l1=1e-4, learning_rate=0.1))    proximal descent
 
@@ -10,7 +10,7 @@ A bare callable is a schedule, as everywhere in optax; rules over paths and leav
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -22,50 +22,64 @@ from ._core.rules import ByPath
 from ._core.strengths import check_strength
 from .jax.calculus import unfused
 from .jax.params import Selection, is_array, is_numeric, select
+from .jax.types import Anchor, Mask, PyTree, Scalar, Strength
 
-PyTree = Any
+Schedule: TypeAlias = Callable[[jax.Array], Scalar]
+"""From the number of steps taken (int32, from 0) to a strength or a learning rate."""
+
 __all__ = ["PenaltyState", "add_penalty_grads", "proximal"]
 
 
 class PenaltyState(NamedTuple):
-    """Steps taken, which schedules are called with, and a copy of the anchor (None without one)."""
+    """The state of both transformations.
+
+    Attributes:
+      count: The number of steps taken, with which schedules are called: int32, 0-d.
+      anchor: A copy of the anchor, or None.
+    """
 
     count: jax.Array  # type: ignore[assignment]  # optax's name for it; a tuple has a method count
-    anchor: PyTree
+    anchor: Anchor | None
 
 
 def add_penalty_grads(
-    l1: Any = 0.0, l2: Any = 0.0, mask: Any = None, anchor: PyTree | None = None
+    l1: Strength | Schedule = 0.0,
+    l2: Strength | Schedule = 0.0,
+    mask: Mask | None = None,
+    anchor: Anchor | None = None,
 ) -> optax.GradientTransformation:
-    """Adds the penalty's gradient to the updates: g_i ← g_i + l1_i·sign(d_i) + 2·l2_i·d_i, d = x - anchor.
+    """Add the penalty's gradient to the updates: g_i ← g_i + l1_i·sign(d_i) + 2·l2_i·d_i, d = x - anchor.
 
     With l1 = 0 and l2 = wd / 2 it is `optax.add_decayed_weights(wd)`; before the optimizer it is the gradient of
     the penalty, after one and before the learning rate it is decoupled decay. It is elementwise jnp that XLA fuses into
-    the update: no launch, no buffer. It gives no value; where the loss is to be logged with its penalty, put
+    the update: no launch, no buffer. It does not compute the penalty's value; to log it, put
     `fused_penalty.jax.penalty` into the loss instead.
 
     Args:
-      l1, l2: strengths as in `fused_penalty.jax.penalty`; a callable, alone, in a tree or in `by_path`, is a schedule
+      l1, l2: Strengths as in `fused_penalty.jax.penalty`; a callable, alone, in a tree or in `by_path`, is a schedule
         from the step count (from 0) to a strength.
-      mask: as in `fused_penalty.jax.penalty` (and optax); the updates of leaves left out pass unchanged.
-      anchor: a pytree like params. `init` copies it into the state, so that jit does not take it for a constant.
+      mask: As in `fused_penalty.jax.penalty` (and optax); updates of leaves that are left out pass unchanged.
+      anchor: A pytree like params. `init` copies it into the state, so that jit does not take it for a constant.
 
     Returns:
       An `optax.GradientTransformation`. Updates keep their dtype (or widen, where params are wider, as in optax);
-      the sum is computed in float32 or wider and rounded once. None and `optax.MaskedNode` pass unchanged.
+      the sum is computed in float32 or wider and rounded once. None and `optax.MaskedNode` pass
+      unchanged.
 
-    Raises (in `init` and `update`):
-      TypeError, ValueError: as `fused_penalty.jax.penalty`; ValueError where `update` gets no params.
+    Raises:
+      TypeError: (from `init` and `update`) As in `fused_penalty.jax.penalty_and_grad`: float8 leaves must be masked.
+      ValueError: (from `init` and `update`) As in `fused_penalty.jax.penalty`, or `update` gets no params.
 
     Source: `optax.add_decayed_weights`.
 
-    >>> import jax.numpy as jnp, optax
-    >>> from fused_penalty.optax import add_penalty_grads
-    >>> optimizer = optax.chain(add_penalty_grads(l1=1.0, l2=0.5), optax.sgd(0.125))
-    >>> params = {"w": jnp.array([2.0, 0.0, -4.0])}
-    >>> updates, _ = optimizer.update({"w": jnp.zeros(3)}, optimizer.init(params), params)
-    >>> optax.apply_updates(params, updates)["w"].tolist()
-    [1.625, 0.0, -3.375]
+    Example:
+      >>> import jax.numpy as jnp, optax
+      >>> from fused_penalty.optax import add_penalty_grads
+      >>> optimizer = optax.chain(add_penalty_grads(l1=1.0, l2=0.5), optax.sgd(0.125))
+      >>> params = {"w": jnp.array([2.0, 0.0, -4.0])}
+      >>> updates, _ = optimizer.update({"w": jnp.zeros(3)}, optimizer.init(params), params)
+      >>> optax.apply_updates(params, updates)["w"].tolist()
+      [1.625, 0.0, -3.375]
     """
 
     def update(updates: PyTree, state: PenaltyState, params: PyTree | None = None) -> tuple[PyTree, PenaltyState]:
@@ -78,43 +92,45 @@ def add_penalty_grads(
 
 
 def proximal(
-    l1: Any = 0.0,
-    l2: Any = 0.0,
-    learning_rate: Any = None,
-    mask: Any = None,
-    anchor: PyTree | None = None,
+    l1: Strength | Schedule = 0.0,
+    l2: Strength | Schedule = 0.0,
+    learning_rate: Scalar | Schedule | None = None,
+    mask: Mask | None = None,
+    anchor: Anchor | None = None,
 ) -> optax.GradientTransformation:
-    """Ends a step with the penalty's proximal step, so that weights become exactly zero. Last in a chain.
+    """End a step with the penalty's proximal step, so that weights become exactly zero. Last in a chain.
 
         y = params + updates;    new params = S(y, lr·l1) / (1 + 2·lr·l2),    S(y, t) = sign(y)·max(|y| - t, 0)
 
-    that is argmin_z l1‖z‖₁ + l2‖z‖² + ‖z - y‖²/(2·lr). The subgradient of `add_penalty_grads` swings around zero, this
-    lands there and stays: `optax.apply_updates` gives zeros, bit for bit. It is elementwise jnp, too: a kernel
+    that is argmin_z l1‖z‖₁ + l2‖z‖² + ‖z - y‖²/(2·lr). The subgradient of `add_penalty_grads` oscillates around zero;
+    this step lands there and stays: `optax.apply_updates` gives exact zeros. It is elementwise jnp, too: a kernel
     (`fused_penalty.jax.prox`) would need all of params + updates at once, a buffer of the model's size.
 
     Args:
-      l1, l2, mask, anchor: as in `add_penalty_grads`. With an anchor, what lands is x - anchor, to the rounding of
-        the sum in `apply_updates`.
-      learning_rate: the step size, the one of the optimizer before: a float, a 0-d array or a schedule. Required. An
-        array is not read on the host: where it, or an l1 that is one, is negative or NaN, the updates are NaN.
+      l1, l2, mask, anchor: As in `add_penalty_grads`. With an anchor it is x - anchor that becomes zero, up to the
+        rounding of the sum in `apply_updates`.
+      learning_rate: The step size, that of the optimizer before: a float, a 0-d array or a schedule. Required. Arrays
+        are not read on the host: if it or a strength is an array that is negative or NaN, the updates are NaN.
 
     Returns:
       An `optax.GradientTransformation` whose updates are new params - params. What comes after it in a chain would
       change them.
 
-    Raises (in `init` and `update`):
-      TypeError, ValueError: as `fused_penalty.jax.prox`, whose step is the learning rate; ValueError where `update`
-        gets no params.
+    Raises:
+      TypeError: learning_rate is missing; (from `init` and `update`) as in `fused_penalty.jax.prox`, whose step is the
+        learning rate.
+      ValueError: (from `init` and `update`) As in `fused_penalty.jax.prox`, or `update` gets no params.
 
     Source: Parikh & Boyd, "Proximal algorithms", 2014, sections 4.2 and 6.5.
 
-    >>> import jax.numpy as jnp, optax
-    >>> from fused_penalty.optax import proximal
-    >>> optimizer = optax.chain(optax.sgd(0.5), proximal(l1=1.0, learning_rate=0.5))
-    >>> params = {"w": jnp.array([2.0, 0.25, -4.0])}
-    >>> updates, _ = optimizer.update({"w": jnp.zeros(3)}, optimizer.init(params), params)
-    >>> optax.apply_updates(params, updates)["w"].tolist()
-    [1.5, 0.0, -3.5]
+    Example:
+      >>> import jax.numpy as jnp, optax
+      >>> from fused_penalty.optax import proximal
+      >>> optimizer = optax.chain(optax.sgd(0.5), proximal(l1=1.0, learning_rate=0.5))
+      >>> params = {"w": jnp.array([2.0, 0.25, -4.0])}
+      >>> updates, _ = optimizer.update({"w": jnp.zeros(3)}, optimizer.init(params), params)
+      >>> optax.apply_updates(params, updates)["w"].tolist()
+      [1.5, 0.0, -3.5]
     """
 
     if learning_rate is None:
@@ -141,13 +157,14 @@ def _given(params: PyTree | None) -> PyTree:
 
 
 def _at(value: Any, count: jax.Array) -> Any:
-    """The value at this step: schedules are called, in trees and in by_path, too."""
+    """The value at this step: schedules are called, also in trees and in by_path."""
     if isinstance(value, ByPath):
         return ByPath(tuple((glob, _at(v, count)) for glob, v in value.patterns))
     return jax.tree.map(lambda v: v(count) if callable(v) else v, value)
 
 
 def _written(op: Op, s: Selection, step: Any) -> list[jax.Array]:
+    s.check_writable()
     return unfused(op, s.groups.of_leaf, s.groups.terms, step, s.groups.l1, s.groups.l2, s.leaves, s.anchors)
 
 
@@ -165,7 +182,7 @@ def _tree(s: Selection, values: Sequence[jax.Array]) -> PyTree:
 def _map(
     f: Callable[..., Any], updates: PyTree, *trees: PyTree, absent: Callable[..., Any] = lambda *trees: None
 ) -> PyTree:
-    """f over the updates that are there; where one is None, the others may hold any subtree, which `absent` maps."""
+    """Map f over the updates; where one is None, the other trees may hold any subtree, which `absent` maps."""
 
     def each(g: Any, *x: Any) -> Any:
         return absent(*x) if g is None else f(g, *x)
@@ -174,7 +191,7 @@ def _map(
 
 
 def _joined(*values: Any) -> Any:
-    """The dtype that JAX's arithmetic gives, under strict promotion, too."""
+    """The dtype that JAX's arithmetic gives by default, also under strict promotion."""
     with jax.numpy_dtype_promotion("standard"):
         return jnp.result_type(*values)
 
@@ -197,8 +214,8 @@ def _difference(update: jax.Array, new: jax.Array | None, param: Any) -> jax.Arr
 
 
 def _first(params: PyTree, anchor: PyTree | None) -> PenaltyState:
-    """The state before the first step. The anchor is copied, since a step that is jitted with donation may give the
-    state's memory away, and loses the leaves that `optax.masked` has taken out of params."""
+    """The state before the first step. The anchor is copied, since a jitted step that donates the state gives its
+    memory away; leaves that `optax.masked` has taken out of params are taken out of it, too."""
 
     def keep(p: Any, a: Any) -> Any:
         if isinstance(p, optax.MaskedNode):
@@ -210,7 +227,9 @@ def _first(params: PyTree, anchor: PyTree | None) -> PenaltyState:
             anchor = jax.tree.map(keep, params, anchor, is_leaf=lambda p: isinstance(p, optax.MaskedNode))
         except ValueError as e:
             raise bad_anchor("", f"its structure is not that of params ({str(e).splitlines()[0]})") from None
-    elif anchor is not None:  # all masked, or the placeholder by which optax finds what in a state is like params
+    elif (
+        anchor is not None
+    ):  # all masked, or optax's placeholder, by which it finds what in a state is shaped like params
         anchor = params
     return PenaltyState(jnp.zeros((), jnp.int32), anchor)
 

@@ -9,12 +9,23 @@ import sys
 from collections import deque
 from collections.abc import ItemsView, Iterator, Mapping, MappingView
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypeAlias
+
+import numpy as np
 
 from ._core.containers import walk
 from ._core.errors import bad, describe
 from ._core.rules import ByLeaf, ByPath
 from ._core.strengths import as_float, check_strength
+
+Strength: TypeAlias = float | np.number | np.ndarray | ByPath | ByLeaf
+"""l1 or l2: a number >= 0, or a rule. Not an array of a framework, so that a regularizer can be hashed."""
+
+Params: TypeAlias = Any
+"""A JAX pytree, or what `fused_penalty.torch` takes: a Module, a mapping or an iterable of tensors."""
+
+Value: TypeAlias = Any
+"""A 0-d jax.Array or torch.Tensor, or 0.0."""
 
 REDUCTIONS = (None, "none", "sum", "sum_over_batch_size")
 
@@ -23,36 +34,38 @@ REDUCTIONS = (None, "none", "sum", "sum_over_batch_size")
 class L1L2:
     """weight · Σ_i ( l1·Σ|x_i| + l2·Σx_i² ) over all parameters, from one launch.
 
-    Immutable and hashable, so that it can be a static argument under jit. One object serves a JAX pytree and
-    torch parameters (an nn.Module, a mapping, an iterable).
+    Called with a JAX pytree or torch parameters (a Module, a mapping, an iterable) of the dtypes that `penalty` takes,
+    it returns a 0-d array of their framework, float32 or float64. Immutable and hashable, so that it can be a static
+    argument under jit.
 
     Args:
-      l1, l2: finite floats >= 0 (None counts as 0), or `by_path` / `by_leaf` rules.
+      l1, l2: Finite floats >= 0 (None counts as 0), or `by_path` / `by_leaf` rules.
       reduction: None, "none", "sum" or "sum_over_batch_size" (or treex's enum). Kept for treex's signature: a
         penalty is a scalar, which every reduction leaves as it is.
-      weight: a factor of the whole penalty, default 1.
-      on: an index or a sequence of indices into the parameters, applied one after the other: `on="encoder"`,
-        `on=("layers", 0)`. Attributes count where an object cannot be indexed. (treex documents `on` and ignores
-        it for parameters; here it is honoured.)
-      name: default is the snake-cased class name.
+      weight: A factor of the whole penalty; None counts as 1.
+      on: A key or a sequence of keys into the parameters, applied one after the other: `on="encoder"`,
+        `on=("layers", 0)`. They are attribute names where an object cannot be indexed. (treex documents `on` and
+        ignores it for parameters; here it is honoured.)
+      name: Default is the snake-cased class name.
 
     Raises:
-      TypeError, ValueError: a bad strength, weight or reduction; KeyError, IndexError or AttributeError when
-        called with parameters that `on` does not lead into.
+      TypeError, ValueError: A strength, weight or reduction is not valid; when called, as in `penalty`.
+      KeyError, IndexError, AttributeError: When called with parameters that have no `on`.
 
     Source: `treex.regularizers.L1L2`, `keras.regularizers.L1L2`. Unlike treex, sign(0) = 0 in the gradient.
 
-    >>> import jax.numpy as jnp
-    >>> import fused_penalty as fp
-    >>> reg = fp.L1L2(l1=0.01, l2=0.001)
-    >>> round(float(reg({"w": jnp.array([0.5, -1.2, 0.8])})), 5)
-    0.02733
-    >>> reg
-    L1L2(l1=0.01, l2=0.001)
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import fused_penalty as fp
+      >>> reg = fp.L1L2(l1=0.01, l2=0.001)
+      >>> round(float(reg({"w": jnp.array([0.5, -1.2, 0.8])})), 5)
+      0.02733
+      >>> reg
+      L1L2(l1=0.01, l2=0.001)
     """
 
-    l1: Any
-    l2: Any
+    l1: Strength
+    l2: Strength
     reduction: str | None
     weight: float | None
     on: tuple[Any, ...] | None
@@ -60,8 +73,8 @@ class L1L2:
 
     def __init__(
         self,
-        l1: Any = 0.0,
-        l2: Any = 0.0,
+        l1: Strength | None = 0.0,
+        l2: Strength | None = 0.0,
         reduction: Any = None,
         weight: float | None = None,
         on: Any = None,
@@ -82,8 +95,8 @@ class L1L2:
     def _default_name(cls) -> str:
         return {"L1L2": "l1_l2"}.get(cls.__name__, cls.__name__.lower())
 
-    def __call__(self, parameters: Any) -> Any:
-        """The penalty of `parameters`: a 0-d array of their framework, or 0.0 if there is no leaf."""
+    def __call__(self, parameters: Params) -> Value:
+        """Compute the penalty of `parameters`: a 0-d array of their framework, or 0.0 if there is no leaf."""
         parameters = _listed(parameters)
         for key in self.on or ():
             parameters = _listed(_step_into(parameters, key))
@@ -104,16 +117,17 @@ class L1L2:
         return value if self.weight is None else value * self.weight
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments, for `from_config`."""
+        """Return the constructor's arguments, for `from_config`."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> L1L2:
-        """The inverse of `get_config`.
+        """Build a regularizer from what `get_config` returned.
 
-        >>> import fused_penalty as fp
-        >>> fp.L1.from_config(fp.L1(0.1).get_config()) == fp.L1(0.1)
-        True
+        Example:
+          >>> import fused_penalty as fp
+          >>> fp.L1.from_config(fp.L1(0.1).get_config()) == fp.L1(0.1)
+          True
         """
         return cls(**config)
 
@@ -129,11 +143,12 @@ class _OneTerm(L1L2):
 
     _term: str
 
-    def _fill(self, l: Any, spelled: Any, **rest: Any) -> None:  # noqa: E741  treex's name
+    def _fill(self, l: Strength | None, spelled: Strength | None, **rest: Any) -> None:  # noqa: E741  treex's name
         if l is not None and spelled is not None:
             raise TypeError(f"l and {self._term}: two names of one strength. Give one of them")
         name, value = ("l", l) if spelled is None else (self._term, spelled)
-        L1L2.__init__(self, **{self._term: _strength(name, value, default=0.01)}, **rest)
+        rest[self._term] = _strength(name, value, default=0.01)
+        L1L2.__init__(self, **rest)
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
@@ -142,54 +157,70 @@ class _OneTerm(L1L2):
 
 
 class L1(_OneTerm):
-    """weight · l · Σ|x| over all parameters; arguments as in `L1L2`. `l` (treex's name, default 0.01) may be spelled
-    `l1`, as Keras does.
+    """weight · l · Σ|x| over all parameters, from one launch.
 
-    >>> import fused_penalty as fp
-    >>> fp.L1(), fp.L1(l1=0.1)
-    (L1(l=0.01), L1(l=0.1))
+    Args:
+      l, l1: The strength, under treex's name or Keras's: as in `L1L2`, but 0.01 by default. Give one.
+      reduction, weight, on, name: As in `L1L2`.
+
+    Raises:
+      TypeError: Both l and l1 are given, or as in `L1L2`.
+      ValueError: As in `L1L2`.
+
+    Example:
+      >>> import fused_penalty as fp
+      >>> fp.L1(), fp.L1(l1=0.1)
+      (L1(l=0.01), L1(l=0.1))
     """
 
     _term = "l1"
 
     def __init__(
         self,
-        l: Any = None,  # noqa: E741  treex's name
+        l: Strength | None = None,  # noqa: E741  treex's name
         reduction: Any = None,
         weight: float | None = None,
         on: Any = None,
         name: str | None = None,
         *,
-        l1: Any = None,
+        l1: Strength | None = None,
     ) -> None:
         self._fill(l, l1, reduction=reduction, weight=weight, on=on, name=name)
 
 
 class L2(_OneTerm):
-    """weight · l · Σx² over all parameters (no ½: `weight_decay=wd` is l = wd / 2); arguments as in `L1L2`. `l`
-    (treex's name, default 0.01) may be spelled `l2`, as Keras does.
+    """weight · l · Σx² over all parameters, from one launch (no ½: `weight_decay=wd` is l = wd / 2).
 
-    >>> import fused_penalty as fp
-    >>> fp.L2(l=0.1, name="decay")
-    L2(l=0.1, name='decay')
+    Args:
+      l, l2: The strength, under treex's name or Keras's: as in `L1L2`, but 0.01 by default. Give one.
+      reduction, weight, on, name: As in `L1L2`.
+
+    Raises:
+      TypeError: Both l and l2 are given, or as in `L1L2`.
+      ValueError: As in `L1L2`.
+
+    Example:
+      >>> import fused_penalty as fp
+      >>> fp.L2(l=0.1, name="decay")
+      L2(l=0.1, name='decay')
     """
 
     _term = "l2"
 
     def __init__(
         self,
-        l: Any = None,  # noqa: E741  treex's name
+        l: Strength | None = None,  # noqa: E741  treex's name
         reduction: Any = None,
         weight: float | None = None,
         on: Any = None,
         name: str | None = None,
         *,
-        l2: Any = None,
+        l2: Strength | None = None,
     ) -> None:
         self._fill(l, l2, reduction=reduction, weight=weight, on=on, name=name)
 
 
-def _strength(name: str, value: Any, default: float = 0.0) -> Any:
+def _strength(name: str, value: Strength | None, default: float = 0.0) -> Strength:
     if isinstance(value, (ByPath, ByLeaf)):
         return value
     try:
@@ -226,7 +257,7 @@ class _Pairs(list):
 
 
 def _listed(parameters: Any) -> Any:
-    """What can be read only once or not by index (iterators, views of mappings, deques) as a list."""
+    """Parameters that can be read only once or not by index (iterators, views of mappings, deques) as a list."""
     if isinstance(parameters, ItemsView):
         return _Pairs(parameters)
     read_once: Any = (Iterator, MappingView, deque)
@@ -242,7 +273,7 @@ def _step_into(parameters: Any, key: Any) -> Any:
 
 
 def _framework_of(parameters: Any) -> str | None:
-    """ "torch" or "jax"; None where there is no leaf. Imports neither for the sake of asking."""
+    """ "torch" or "jax"; None if there are no leaves. Does not import a framework just to check."""
     torch = sys.modules.get("torch")
     empty = True
     for _, leaf in walk("parameters", parameters):

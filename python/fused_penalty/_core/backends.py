@@ -24,9 +24,9 @@ PACKAGE = __package__.rpartition(".")[0]  # fused_penalty
 
 @dataclass(frozen=True)
 class Backend:
-    """A row: `devices` are JAX platforms or torch device types; "any" is every one of them.
+    """A row: `devices` are JAX platforms or torch device types; "any" stands for all of them.
 
-    `load` makes the launcher or raises ImportError with the reason. `missing` tells what the launcher lacks on this
+    `load` makes the launcher or raises ImportError with the reason. `missing` says what the launcher lacks on this
     machine: code can be compiled for a device that is not here, but not run.
     """
 
@@ -53,7 +53,7 @@ class Backend:
         return launcher
 
     def check(self) -> None:
-        """Raises RuntimeError with the reason if it cannot run here."""
+        """Raise RuntimeError with the reason if it cannot run here."""
         reason = self.reason()
         if reason is not None:
             raise self._unavailable(reason)
@@ -61,7 +61,7 @@ class Backend:
     def _unavailable(self, reason: str | None) -> Exception:
         return bad(
             RuntimeError, "backend", f"{self.name!r} is not available for {self.framework}: {reason}",
-            "See fused_penalty.backends(); leave backend=None to have one chosen",
+            "See fused_penalty.backends(); pass backend=None to choose automatically",
         )  # fmt: skip
 
 
@@ -96,7 +96,7 @@ def _load_jax(name: str) -> Callable[[], Any]:
         native = _native(name)
         ffi = _module("jax.backends.ffi")
         platform, chunk = {"cpu": ("cpu", CHUNK), "cuda": ("CUDA", GPU_CHUNK)}[name]
-        ffi.register(native.ffi_targets(), platform)
+        ffi.register(native.ffi_handler(), platform)
         return ffi.Launcher(chunk, native.scratch_bytes if name == "cuda" else None)
 
     return load
@@ -115,7 +115,7 @@ def _interpreted() -> bool:
     return os.environ.get(INTERPRET, "").lower() in ("1", "true", "yes", "on", "y")  # as Triton reads it
 
 
-# Triton's interpreter runs kernels on the CPU; where it is on, they take CPU tensors and no others.
+# Triton's interpreter runs kernels on the CPU; where it is on, they take only CPU tensors.
 TRITON_DEVICES = ("cpu",) if _interpreted() else ("cuda", "xpu")
 
 
@@ -169,7 +169,7 @@ def rows(framework: str, name: str | None) -> list[Backend]:
         known = ", ".join(repr(row.name) for row in mine)
         raise bad(
             ValueError, "backend", f"{name!r} is unknown for {framework}",
-            f"Use one of {known}, or None to have one chosen",
+            f"Use one of {known}, or None to choose automatically",
         )  # fmt: skip
     for row in named:
         row.check()
@@ -181,7 +181,7 @@ def requested(framework: str, name: str | None) -> str | None:
     if name is None:
         name = os.environ.get(ENVIRONMENT) or None
     elif not isinstance(name, str):
-        raise bad(TypeError, "backend", f"{describe(name)} is not a name", "Use a str, or None to have one chosen")
+        raise bad(TypeError, "backend", f"{describe(name)} is not a name", "Use a str, or None to choose automatically")
     if name is not None:
         rows(framework, name)
     return name
@@ -198,13 +198,13 @@ def choose(framework: str, name: str | None, device: str) -> Backend:
             return row
     raise bad(
         ValueError, "backend", f"{allowed[0].name!r} runs on {', '.join(allowed[0].devices)}, not on {device}",
-        "Move the parameters, or leave backend=None to have one chosen",
+        "Move the parameters, or pass backend=None to choose automatically",
     )  # fmt: skip
 
 
 class Launched(NamedTuple):
-    """What a launch in JAX gives: the sums of each slot (of STATS reals and counts apart), the echo, if the operation
-    has one, and what it has written, an array for each leaf."""
+    """What a launch in JAX gives: the totals of each slot (reals and counts apart, where there are counts), the echo if
+    the operation writes nothing, and what it has written, an array for each leaf."""
 
     totals: tuple[Any, ...]
     one: Any | None
@@ -220,9 +220,27 @@ class JaxBackend(Protocol):
     ) -> Launched: ...
 
 
+class TorchBackend(Protocol):
+    """A backend of PyTorch: one function, for leaves of one device. `anchors` is empty where there are none; `outs` are
+    the arrays that the operation writes, None for a leaf that is only read, and empty where it writes nothing;
+    coefficients are (n, 2) float64, None where it has none; `terms` tell which of them are not statically absent.
+
+    Returns the totals (n, len(op.columns)) float64 of what was read.
+    """
+
+    def launch(
+        self, op: Op, xs: list[Any], anchors: list[Any], outs: list[Any], coefficients: Any | None, terms: Sequence[int]
+    ) -> Any: ...
+
+
 @dataclass(frozen=True)
 class Table:
-    """What `backends()` returns: rows of (backend, framework, device, available, why not)."""
+    """What `backends()` returns; prints as a table.
+
+    Attributes:
+      rows: (backend, framework, device, available, why not) of each, best first within a framework. Devices are JAX
+        platforms or torch device types; why not is "" where the backend is available.
+    """
 
     rows: tuple[tuple[str, str, str, bool, str], ...]
 
@@ -236,11 +254,15 @@ class Table:
 
 
 def backends() -> Table:
-    """The table of backends, whether each can run in this process, and if not, why.
+    """List the backends, whether each can run in this process, and if not, why.
 
-    >>> import fused_penalty as fp
-    >>> [row[0] for row in fp.backends().rows if row[1] == "jax"]
-    ['cuda', 'cpu', 'reference']
+    Returns:
+      A `Table`, which prints as one; its `rows` are (backend, framework, device, available, why not).
+
+    Example:
+      >>> import fused_penalty as fp
+      >>> [row[0] for row in fp.backends().rows if row[1] == "jax"]
+      ['cuda', 'cpu', 'reference']
     """
     found = []
     for row in BACKENDS:

@@ -14,7 +14,7 @@ DEPTH = 1000  # levels of containers; JAX and repr() give up at about as many
 def walk(argument: str, tree: Any) -> Iterator[tuple[str, Any]]:
     """(dotted path, leaf), in order; None is not a leaf. Paths may occur twice: `unique` refuses that.
 
-    A loop, not a recursion, so that a container that is too deep or holds itself is an error of ours.
+    A loop, not a recursion, so that a container that is too deep or holds itself gives an error of ours.
     """
     levels: list[Iterator[tuple[str, Any]]] = [iter([("", tree)])]
     parents: list[Any] = []
@@ -42,14 +42,14 @@ def _entries(prefix: str, container: Any) -> Iterator[tuple[str, Any]]:
 
 
 def bad_nesting(argument: str, parents: list[Any]) -> Exception:
-    """The error for containers of which each holds the next."""
+    """The error for containers that are nested too deeply."""
     cyclic = len({id(x) for x in parents}) < len(parents)
     what = "a container that holds itself" if cyclic else f"containers nested more than {DEPTH:,} deep"
     return bad(ValueError, argument, what, "Give a flat mapping from names, or take the cycle out")
 
 
 def unique(argument: str, pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """The leaves by path. Two leaves of one path would be one in a dict: that is an error."""
+    """The leaves by path. Two leaves with one path are an error, as a dict would keep only one."""
     listed = list(pairs)
     found = dict(listed)
     if len(found) < len(listed):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-FLOATS = "float16, bfloat16, float32 or float64"
+from .dtypes import DTYPES, WRITABLE, listed
 
 
 def bad(kind: type[Exception], argument: str, what: str, remedy: str, *, path: str | None = None) -> Exception:
@@ -17,7 +17,7 @@ def describe(value: Any) -> str:
     """A short description of a value for an error message."""
     try:
         text = repr(value)
-    except Exception:  # too deep, too long a number, or a __repr__ of the user's that fails
+    except Exception:  # nested too deeply, too long a number, or a user's __repr__ that fails
         text = ""
     if not text or len(text) > 60 or "\n" in text:
         text = f"a {type(value).__module__}.{type(value).__qualname__}"
@@ -26,8 +26,16 @@ def describe(value: Any) -> str:
 
 def bad_dtype(path: str, dtype: Any, argument: str = "params") -> Exception:
     return bad(
-        TypeError, argument, f"a leaf of dtype {dtype}, but a penalty needs {FLOATS}",
+        TypeError, argument, f"a leaf of dtype {dtype}, but a penalty needs {listed(DTYPES)}",
         "Leave it out with mask=, for example a mask that is False at this path", path=path,
+    )  # fmt: skip
+
+
+def bad_write(path: str, dtype: Any) -> Exception:
+    return bad(
+        TypeError, "params", f"a leaf of dtype {dtype} is only read, by penalty, sums and stats: what is written needs "
+        f"{listed(WRITABLE)}",
+        "Leave it out with mask=, or give a leaf of such a dtype", path=path,
     )  # fmt: skip
 
 

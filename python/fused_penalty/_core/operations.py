@@ -1,8 +1,8 @@
-"""The table of operations: what a launch reads, writes and finds, and what it needs of the strengths.
+"""The table of operations: what a launch reads, writes and finds, and its coefficients from the strengths.
 
 Every operation is the same walk over the chunks of a plan: it sums |d| and d² of the displacement d = x - anchor (d = x
-without an anchor) and, beside that, writes what its row says. A new operation is a row here, its twin in `Op` of
-`kernels/chunks.h`, and its formula in the `elastic_net` of each language.
+without an anchor) and, beside that, writes what its row says. A new operation is a row here, its twin in
+`kernels/operations.h`, and its formula in the `elastic_net` of each language.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 
 class Role(enum.Enum):
-    """The arrays of a leaf, by what they are to an operation. An anchor is read by any operation that is given one."""
+    """The arrays of a leaf, by their role in an operation. Any operation that is given an anchor reads it."""
 
     X = "x"
     GRAD = "grad"  # a gradient that exists already
@@ -27,7 +27,7 @@ Coefficients = Callable[[Any, Any, Any], tuple[Any, Any]]
 
 class Op(enum.IntEnum):
     """A row: code, what is read, what is written, the columns that are found for each slot, the formula, and its
-    coefficients (a, b) as a function of (l1, l2, step), which uses operators alone: floats, arrays and tensors will do.
+    coefficients (a, b) as a function of (l1, l2, step), which uses operators only: floats, arrays or tensors.
 
     >>> Op.PROX.coefficients(1.0, 0.5, 0.5)
     (0.5, 0.6666666666666666)
@@ -48,6 +48,16 @@ class Op(enum.IntEnum):
         row.reads, row.writes, row.columns, row.formula = reads, writes, columns, formula
         row.coefficients = coefficients
         return row
+
+    @property
+    def reads_old(self) -> bool:
+        """Whether the old contents of the array that is written matter, other than as x."""
+        return self.writes is not Role.X and self.writes in self.reads
+
+    @property
+    def counts(self) -> bool:
+        """Whether some of its columns are counts, which float32 could not hold."""
+        return self.columns is STATS_COLUMNS
 
     SUMS = 0, (Role.X,), None, SUMS_COLUMNS, "", lambda l1, l2, step: (0.0, 0.0)
     GRADIENT = 1, (Role.X,), Role.OUT, SUMS_COLUMNS, "out = a·sign(d) + b·d", lambda l1, l2, step: (l1, 2 * l2)

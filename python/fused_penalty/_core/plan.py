@@ -1,8 +1,8 @@
 """Leaf sizes and dtypes -> Plan: which chunk of which leaf adds to which sum. NumPy only.
 
-A *slot* is one pair of sums (Σ|x|, Σx²). How leaves map to slots is the caller's choice: a slot a leaf, a
-slot for all leaves of one strength, or under vmap a slot for each row of a batched leaf. The launchers
-know nothing but chunks and slots; `kernels/chunks.h` is the other reader of this layout.
+A *slot* is one row of totals (Σ|x|, Σx², ...). The caller maps leaves to slots: one per leaf, one per distinct
+strength, or (under vmap) one per row of a batched leaf. The launchers know nothing but chunks and slots;
+`kernels/chunks.h` is the other reader of this layout.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-DTYPES = ("float16", "bfloat16", "float32", "float64")  # in the order of DType in kernels/chunks.h
-# Elements of a chunk: a CPU's prefetcher likes long runs, and no block of a GPU should be left alone at the end.
-CHUNK, GPU_CHUNK = 1 << 16, 1 << 14
-MAX_OFFSET, MAX_SLOTS = 1 << 40, 1 << 28
+from . import dtypes
 
+# Elements of a chunk: a CPU's prefetcher likes long runs; on a GPU no block should still run when the others are done.
+CHUNK, GPU_CHUNK = 1 << 16, 1 << 14
+SLOT_SHIFT = dtypes.BITS + 2  # in a chunk's tag: dtype, two terms, slot
+MAX_OFFSET, MAX_SLOTS = 1 << 40, 1 << (32 - SLOT_SHIFT)
 
 L1, L2 = 1, 2  # terms of a leaf: a bit that is not set is a strength that is statically zero
 BOTH = L1 | L2
@@ -30,11 +31,11 @@ class Plan:
     """
 
     sizes: tuple[int, ...]
-    dtypes: tuple[int, ...]  # indices into DTYPES
+    dtypes: tuple[int, ...]  # their numbers in the table of dtypes
     slots: tuple[int, ...]
     rows: tuple[int, ...]
     terms: tuple[int, ...]
-    chunk: int = CHUNK  # what suits the launcher's device
+    chunk: int = CHUNK  # elements of a chunk, to suit the launcher's device
 
     @functools.cached_property
     def slot_count(self) -> int:
@@ -43,7 +44,7 @@ class Plan:
     @functools.cached_property
     def table(self) -> np.ndarray:
         """(chunks, 4) uint32: struct Chunk of kernels/chunks.h, sorted by slot, so that the partial sums of a slot
-        stand together."""
+        are adjacent."""
         sizes, rows = np.array(self.sizes, np.int64), np.array(self.rows, np.int64)
         assert 0 < self.chunk < 1 << 24
         if (sizes * rows >= MAX_OFFSET).any() or self.slot_count > MAX_SLOTS:
@@ -60,23 +61,23 @@ class Plan:
         length = np.minimum(self.chunk, sizes[leaf] - start)
         span = ((row * sizes[leaf] + start) << 24 | length).astype(np.uint64)
         slot = np.array(self.slots, np.int64)[leaf] + row
-        kind = np.array(self.terms, np.int64)[leaf] << 2 | np.array(self.dtypes, np.int64)[leaf]
+        kind = np.array(self.terms, np.int64)[leaf] << dtypes.BITS | np.array(self.dtypes, np.int64)[leaf]
         table = np.empty((len(leaf), 4), np.uint32)
         table[:, 0] = span & 0xFFFFFFFF
         table[:, 1] = span >> np.uint64(32)
         table[:, 2] = leaf
-        table[:, 3] = slot << 4 | kind
+        table[:, 3] = slot << SLOT_SHIFT | kind
         return table[np.argsort(slot, kind="stable")]
 
 
 @functools.lru_cache(maxsize=256)
 def plan_of_layout(layout: bytes, terms: tuple[int, ...] | int, chunk: int = CHUNK) -> Plan:
-    """The plan with a slot a leaf, from the bytes of `size << 2 | dtype` that the native reader gives."""
+    """The plan with one slot per leaf, from the bytes of `layout_of` (kernels/chunks.h) that the reader gives."""
     words = np.frombuffer(layout, np.uint64)
     n = len(words)
     return Plan(
-        tuple((words >> np.uint64(2)).tolist()),
-        tuple((words & np.uint64(3)).tolist()),
+        tuple((words >> np.uint64(dtypes.BITS)).tolist()),
+        tuple((words & np.uint64(dtypes.MASK)).tolist()),
         tuple(range(n)),
         (1,) * n,
         terms if isinstance(terms, tuple) else (terms,) * n,

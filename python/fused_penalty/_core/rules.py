@@ -66,18 +66,24 @@ class ByLeaf:
 
 
 def by_path(patterns: Mapping[str, Any]) -> ByPath:
-    """Strengths by glob: the first pattern that matches a leaf's dotted path gives its strength.
+    """Set strengths by glob: the first pattern that matches a leaf's dotted path gives its strength.
 
     Args:
-      patterns: glob (`fnmatch`, case-sensitive) to strength, in order of precedence. A strength is what
+      patterns: A mapping from glob (`fnmatch`, case-sensitive) to strength, in order of precedence. A strength is what
         `l1` and `l2` take for one leaf: a finite float >= 0 or a 0-d array, possibly traced.
 
-    Raises (when used):
-      ValueError: a selected leaf that no pattern matches, or a pattern that is never the first match.
+    Returns:
+      A rule to give as `l1` or `l2`.
 
-    >>> import fused_penalty as fp
-    >>> fp.by_path({"*bias": 0.0, "*": 1e-4})
-    ByPath(patterns=(('*bias', 0.0), ('*', 0.0001)))
+    Raises:
+      TypeError: patterns is not such a mapping.
+      ValueError: (from the call that is given the rule) no pattern matches a selected leaf, or a pattern is never the
+        first match.
+
+    Example:
+      >>> import fused_penalty as fp
+      >>> fp.by_path({"*bias": 0.0, "*": 1e-4})
+      ByPath(patterns=(('*bias', 0.0), ('*', 0.0001)))
     """
     if not isinstance(patterns, Mapping) or not all(isinstance(g, str) for g in patterns):
         raise bad(
@@ -88,10 +94,24 @@ def by_path(patterns: Mapping[str, Any]) -> ByPath:
 
 
 def by_leaf(function: Callable[[str, Any], Any]) -> ByLeaf:
-    """Strengths by a function of the dotted path and the leaf, called once for every selected leaf.
+    """Set strengths by a function of the dotted path and the leaf, called once for every selected leaf.
 
-    >>> import fused_penalty as fp
-    >>> rule = fp.by_leaf(lambda path, leaf: 1e-4 if leaf.ndim > 1 else 0.0)
+    Args:
+      function: Called as function(path, leaf); returns what `l1` and `l2` take for one leaf: a finite float >= 0 or a
+        0-d array, possibly traced. Leaves are as they are in params, and may be traced.
+
+    Returns:
+      A rule to give as `l1` or `l2`.
+
+    Raises:
+      TypeError: function is not callable.
+
+    Example:
+      >>> import fused_penalty as fp
+      >>> import numpy as np
+      >>> rule = fp.by_leaf(lambda path, leaf: 1e-4 if leaf.ndim > 1 else 0.0)
+      >>> rule.function("bias", np.zeros(3))
+      0.0
     """
     if not callable(function):
         raise bad(

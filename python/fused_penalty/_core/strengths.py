@@ -1,7 +1,7 @@
 """params, mask, l1, l2 -> the selected leaves, their paths and strengths. Knows no framework.
 
-The front ends (`jax.py`, `torch.py`) flatten params into leaves and paths, and broadcast prefix trees;
-what is said about leaves, masks and strengths is decided here.
+The frameworks (`jax/params.py`, `torch/params.py`) flatten params into leaves and paths, and broadcast prefix trees;
+what masks and strengths mean for the leaves is decided here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .errors import bad, describe
 from .plan import BOTH, L1, L2
 from .rules import ByLeaf, ByPath
 
-IsScalar = Callable[[Any], bool]  # tells an array of the framework, possibly traced
+IsScalar = Callable[[Any], bool]  # whether it is an array of the framework, possibly traced
 # (argument, prefix tree) -> one entry for each leaf of params; None if the value is a leaf and not a tree
 Broadcast = Callable[[str, Any], list[Any] | None]
 # (argument, 0-d array, path) -> the array that is used in its place; raises for one that no launch can read
@@ -41,7 +41,7 @@ def check_strength(
         if "bool" in str(value.dtype) or "complex" in str(value.dtype):
             raise bad(TypeError, argument, f"an array of dtype {value.dtype}", remedy, path=path)
         return value if admit is None else admit(argument, value, path)
-    if type(value) is not float:  # the common case needs no more look
+    if type(value) is not float:  # otherwise it is the common case, done quickly
         if isinstance(value, np.ndarray) and value.ndim:
             raise bad(
                 ValueError, argument, f"an array of shape {value.shape}",
@@ -52,14 +52,14 @@ def check_strength(
             shown = value.item() if isinstance(value, (np.ndarray, np.generic)) else value
             raise bad(TypeError, argument, f"{describe(shown)} is not a strength", remedy, path=path)
         value = number
-    # False for a NaN; and torch.compile, which may make floats symbols, knows no isfinite
+    # False for a NaN. Not isfinite: torch.compile, which may make floats symbols, does not support it
     if not 0 <= value < math.inf:
         raise bad(ValueError, argument, f"the strength {value}", remedy, path=path)
     return value
 
 
 def as_float(value: Any) -> float | None:
-    """A real number of Python or NumPy as a float, beyond float64's range inf; None for anything else."""
+    """A real number of Python or NumPy as a float (inf beyond float64's range); None for anything else."""
     if isinstance(value, np.ndarray):
         value = value[()] if value.ndim == 0 else None
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
@@ -71,7 +71,7 @@ def as_float(value: Any) -> float | None:
 
 
 def check_flag(argument: str, value: Any) -> bool:
-    """A bool; anything else would be taken by its truth, "no" as True."""
+    """The value if it is a bool. Anything else would be judged by its truth value, by which "no" is True."""
     if not isinstance(value, (bool, np.bool_)):
         raise bad(TypeError, argument, f"{describe(value)} is not a bool", "Use True or False")
     return bool(value)
@@ -83,7 +83,7 @@ def is_static_zero(strength: Any) -> bool:
 
 @dataclass(frozen=True)
 class Groups:
-    """Leaves of equal strengths: `of_leaf[i]` indexes `l1`, `l2` (one strength a group) and `terms`."""
+    """Leaves of equal strengths: `of_leaf[i]` indexes `l1`, `l2` (one strength per group) and `terms`."""
 
     of_leaf: tuple[int, ...]
     l1: tuple[Any, ...]
@@ -102,7 +102,7 @@ def terms_of(l1: Any, l2: Any) -> int:
 
 
 def group(leaves: int, l1: Sequence[Any], l2: Sequence[Any]) -> Groups:
-    """Groups by distinct pair: static strengths are equal by value, device scalars by identity.
+    """Group the leaves by distinct pair of strengths: static strengths are equal by value, device scalars by identity.
 
     A sequence of one strength stands for all leaves.
     """

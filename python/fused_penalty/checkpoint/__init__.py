@@ -1,1 +1,1 @@
-"""What the leaves of a checkpoint hold: the report and its table."""
+"""What the leaves of a checkpoint hold: the report, its table and its picture."""

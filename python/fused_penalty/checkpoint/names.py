@@ -1,11 +1,11 @@
-"""Names of files and leaves, which anybody may have written, as text that does nothing but be read."""
+"""Names of files and leaves, which come from anywhere, as text that is safe to print."""
 
 from __future__ import annotations
 
 
 def printable(text: object) -> str:
     """The text with each character that does not print as itself (control characters, changes of direction, line
-    ends, lone surrogates) as its Python escape. Applied twice it changes nothing more.
+    ends, lone surrogates) as its Python escape. Idempotent.
 
     >>> printable("layer[0].w\\x1b[2J")
     'layer[0].w\\\\x1b[2J'

@@ -16,16 +16,16 @@ from .._core.errors import bad
 from .names import printable
 from .report import Report, Row
 
-LABELLED = 150  # leaves whose names fit beside a picture
+LABELLED = 150  # so many names of leaves fit beside a picture
 
 
 def check_target(file: Path) -> None:
-    """Raises what `plot` would raise about the file's format and folder, before anything has been read."""
+    """Raise what `plot` would raise about the file's format and folder, before anything has been read."""
     formats = Figure().canvas.get_supported_filetypes()
     name, ending = printable(file), file.suffix.removeprefix(".").lower()
     if ending not in formats:
         raise bad(
-            ValueError, "--plot", f"{name} ends in no format that matplotlib writes",
+            ValueError, "--plot", f"{name} does not end in a format that matplotlib writes",
             f"End it in one of {', '.join(sorted(formats))}",
         )  # fmt: skip
     if file.is_dir():
@@ -40,7 +40,7 @@ def check_target(file: Path) -> None:
 
 def plot(report: Report, file: Path) -> None:
     """Mean, root mean square and maximum of |x| of each leaf, and its share of zeros, in the order of the table."""
-    # Names are text, neither mathematics nor TeX, whatever dollars they hold and the user's settings say; and a
+    # Names are plain text, neither mathematics nor TeX, whatever their dollar signs and the user's settings say; a
     # character that the font lacks is a box.
     with mpl.rc_context({"text.usetex": False, "text.parse_math": False}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph .* missing from font")

@@ -1,4 +1,4 @@
-"""What a checkpoint holds, leaf by leaf: a safetensors file, read once and never whole.
+"""What a checkpoint holds, leaf by leaf: a safetensors file, read once and never held whole.
 
 File -> entries -> batches of pieces, at most BATCH bytes each -> `stats`, one launch per batch -> rows, one per leaf.
 """
@@ -10,18 +10,22 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from .._core.errors import FLOATS
-from ..torch.verbs import stats
+from .._core.dtypes import DTYPES as NAMES
+from .._core.dtypes import listed
+from ..torch.summaries import stats
 from .source import DTYPES, Entry, Piece, Source
 
 BATCH = 1 << 26  # bytes
 
+Progress: TypeAlias = Callable[[int, int], None]
+"""Told the bytes that were read since the last call, and those of all leaves together."""
+
 
 @dataclass
 class Row:
-    """A leaf, or the total: Σ|x|, Σx², max|x| (NaN if any is NaN), how many zeros and non-finite ones."""
+    """A leaf, or the total: Σ|x|, Σx², max|x| (NaN if any is NaN), and how many zeros and non-finite numbers."""
 
     path: str
     dtype: str
@@ -44,7 +48,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """The rows in the order of the file, the leaves without a kernel with the reason, and the total."""
+    """The rows in the file's order, the leaves that were skipped, with the reasons, and the total."""
 
     file: Path
     rows: list[Row]
@@ -52,7 +56,7 @@ class Report:
     total: Row
 
     def sorted(self, by: str) -> Report:
-        """The rows by path, or by a number with the largest (and NaN) first."""
+        """Return the report with its rows by path, or by a number, largest (and NaN) first."""
         if by == "path":
             rows = sorted(self.rows, key=lambda row: row.path)
         else:
@@ -60,7 +64,7 @@ class Report:
         return replace(self, rows=rows)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON, which has no NaN and no infinity: these become the strings "nan" and "inf"."""
+        """Return the report for JSON, which has no NaN or infinity: these become the strings "nan" and "inf"."""
 
         def plain(row: Row) -> dict[str, Any]:
             return {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(row).items()}
@@ -70,13 +74,35 @@ class Report:
         return {"file": str(self.file), "leaves": [plain(r) for r in self.rows], "skipped": skipped, "total": total}
 
 
-def inspect(file: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> Report:
-    """Reads the file once; `progress` is told the bytes of each batch and those of the file's leaves.
+def inspect(file: Path, progress: Progress = lambda done, total: None) -> Report:
+    """Compute Σ|x|, Σx², max|x|, zeros and non-finite numbers of each leaf of a safetensors file.
+
+    The file is read once, in batches, and never held whole.
+
+    Args:
+      file: Path of the file. Leaves of dtype float16, bfloat16, float32, float64, float8_e4m3fn and float8_e5m2, of any
+        shape, are reported; others are listed as skipped, with the reason.
+      progress: Called after each batch with its size and that of all reported leaves, in bytes.
+
+    Returns:
+      A `Report`: a row for each leaf, in the file's order, the skipped ones, and the total.
 
     Raises:
-      FileNotFoundError, IsADirectoryError: there is no such file.
-      ValueError: it is not a regular file, or not a whole safetensors file.
-      OSError: it cannot be read, or it changed meanwhile.
+      FileNotFoundError, IsADirectoryError: There is no such file.
+      ValueError: It is not a regular file, or not a complete safetensors file.
+      OSError: It cannot be read, or it changed meanwhile.
+
+    Example:
+      >>> import tempfile, torch
+      >>> from safetensors.torch import save_file
+      >>> from fused_penalty.checkpoint.report import inspect
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     file = Path(folder, "model.safetensors")
+      ...     save_file({"w": torch.tensor([3.0, -4.0, 0.0])}, file)
+      ...     report = inspect(file)
+      >>> row = report.rows[0]
+      >>> row.path, row.dtype, row.shape, row.abs, row.square, row.max, row.zeros
+      ('w', 'F32', (3,), 7.0, 25.0, 4.0, 1)
     """
     with Source(file) as source:
         chosen = [e for e in source.entries if e.dtype in DTYPES]
@@ -93,7 +119,7 @@ def inspect(file: Path, progress: Callable[[int, int], None] = lambda done, tota
     total = Row("total", "", ())
     for row in rows:
         total.add(row.size, row.abs, row.square, row.max, row.zeros, row.nonfinite)
-    reason = f"no kernel for this dtype; there is one for {FLOATS}"
+    reason = f"no kernel for this dtype; there is one for {listed(NAMES)}"
     return Report(file, rows, [(e, reason) for e in source.entries if e.dtype not in DTYPES], total)
 
 
@@ -102,7 +128,7 @@ def _nan_last(value: float) -> tuple[bool, float]:
 
 
 def batches(entries: Iterable[Entry]) -> Iterator[list[Piece]]:
-    """The elements of all entries in runs, at most BATCH bytes together."""
+    """Batches of runs of the entries' elements, at most BATCH bytes per batch."""
     batch: list[Piece] = []
     room = BATCH
     for row, entry in enumerate(entries):

@@ -1,6 +1,6 @@
 """A safetensors file, opened once: its entries, and their elements batch by batch.
 
-It is read, not mapped: a mapped file that somebody cuts short kills the process. All bytes come from one descriptor;
+It is read, not mapped: if a mapped file is truncated meanwhile, the process dies. All bytes come from one descriptor;
 `check` tells whether the file is still the one that was opened.
 """
 
@@ -22,11 +22,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from .._core import dtypes
 from .._core.errors import bad
 from .names import printable
 
-DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}  # with a kernel
-ALIGNMENT = 8  # bytes; of each leaf in the buffer
+DTYPES = {row.safetensors: getattr(torch, row.name) for row in dtypes.TABLE}  # those that a kernel reads
+ALIGNMENT = 8  # of each leaf in the buffer, bytes
 LENGTH = struct.Struct("<Q")  # the size of the header, at the start of the file
 KINDS = {stat.S_IFIFO: "a named pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket"}
 
@@ -46,7 +47,7 @@ class Entry:
 
     @property
     def item(self) -> int:
-        """Bytes an element, of a dtype with a kernel."""
+        """Bytes per element, of a dtype with a kernel."""
         return DTYPES[self.dtype].itemsize
 
 
@@ -69,7 +70,7 @@ class Source:
 
     Raises:
       FileNotFoundError, IsADirectoryError: there is no such file.
-      ValueError: it is not a regular file, or not a whole safetensors file.
+      ValueError: it is not a regular file, or not a complete safetensors file.
       OSError: it cannot be read; from `read` and `check` also: it is no longer the file that was opened.
     """
 
@@ -92,7 +93,7 @@ class Source:
         self._file.close()
 
     def check(self) -> None:
-        """Raises OSError unless the path still names the file that was opened, as it was then."""
+        """Raise OSError unless the path still names the file that was opened, as it was then."""
         try:
             now = _identity(os.stat(self.path))
         except OSError:
@@ -101,7 +102,7 @@ class Source:
             raise self._changed()
 
     def read(self, pieces: Iterable[Piece]) -> list[Tensor]:
-        """The elements of each piece, in memory that the next call uses again."""
+        """The elements of each piece, in memory that the next call reuses."""
         spans, end = [], 0
         for piece in pieces:
             spans.append((piece, end))
@@ -151,7 +152,7 @@ class Source:
                 "Give one of the .safetensors files that it names",
             )  # fmt: skip
         return bad(
-            ValueError, "file", f"{printable(self.path)} is not a whole safetensors file ({printable(reason)})",
+            ValueError, "file", f"{printable(self.path)} is not a complete safetensors file ({printable(reason)})",
             "Fetch it again if it was cut off, or convert it if it has another format",
         )  # fmt: skip
 
@@ -163,7 +164,7 @@ class Source:
 
 
 def _check_kind(path: Path) -> None:
-    """Raises unless the path names a regular file; asked before it is opened, since opening a pipe waits."""
+    """Raise unless the path names a regular file. Called before opening, since opening a pipe would wait."""
     name = printable(path)
     try:
         mode = os.stat(path).st_mode

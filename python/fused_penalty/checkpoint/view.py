@@ -32,7 +32,7 @@ def show(report: Report, console: Console) -> None:
 
 
 def _text(name: object) -> Text:
-    """As it is: rich would take [brackets] and :names: in a str for its own."""
+    """Plain text: in a str rich would interpret [brackets] and :names:."""
     return Text(printable(name))
 
 

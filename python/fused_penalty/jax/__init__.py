@@ -5,7 +5,8 @@ Keras and treex; `optax.add_decayed_weights(wd)` is `l2 = wd / 2`.
 """
 
 from .._core.backends import rows as _rows
-from .verbs import Stats, Sums, penalty, penalty_and_grad, prox, stats, sums
+from .summaries import Stats, Sums, stats, sums
+from .verbs import penalty, penalty_and_grad, prox
 
 __all__ = ["Stats", "Sums", "penalty", "penalty_and_grad", "prox", "stats", "sums"]
 

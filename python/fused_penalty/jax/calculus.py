@@ -3,8 +3,8 @@
     P = Σ_g ( l1_g · S_g0 + l2_g · S_g1 )          S_g = (Σ|d|, Σd²) over the leaves of group g, d = x - anchor
     dP = Σ_i Σ ( one·l1·sign(d_i) + one·2·l2·d_i ) · (dx_i - da_i)  +  Σ_g ( dl1_g·S_g0 + dl2_g·S_g1 )
 
-`one` is the echo, a scalar 1.0 that the launch returns (inside a user's `shard_map` there may be several, each leaf
-has the one of its class). Through it the gradient depends on the launch, so
+`one` is the echo, a scalar 1.0 that the launch returns (inside a user's `shard_map` there may be several, one for each
+class of leaves). Through it the gradient depends on the launch, so
 XLA knows that the parameters have been read before it updates donated buffers, and copies nothing. For
 that the strengths stay separate scalars: slices of one array would tie all gradients together.
 """
@@ -31,7 +31,7 @@ Arrays = Sequence[jax.Array]
 
 @dataclass(frozen=True)
 class Spec:
-    """What is static about a call."""
+    """The static part of a call."""
 
     backend: str | None
     of_leaf: tuple[int, ...]  # group of each leaf
@@ -42,7 +42,7 @@ class Spec:
 def primitive(
     spec: Spec, l1: Arrays, l2: Arrays, leaves: Arrays, anchors: Arrays
 ) -> tuple[jax.Array, jax.Array, tuple[jax.Array, ...]]:
-    """(P, sums (groups, 2), ones); l1 and l2 hold one scalar a group."""
+    """(P, sums (groups, 2), ones); l1 and l2 hold one scalar per group."""
     total, ones = launch.sums(spec.backend, spec.of_leaf, leaves, anchors)
     return combine(l1, l2, total), total, ones
 
@@ -97,7 +97,7 @@ def _leaf_tangents(
     anchors: Arrays,
     tangents: Arrays,
 ) -> tuple[jax.Array, list[list[jax.Array]]]:
-    """dP from the leaves (or anchors: the sign changes), and dS for each group."""
+    """dP from the leaves (or from the anchors, with the opposite sign), and dS for each group."""
     n = len(leaves)
     zero = _zero(ones, dtype)
     d_value, d_total = zero, [[zero, zero] for _ in l1]
@@ -127,7 +127,7 @@ def unfused(
     leaves: Arrays,
     anchors: Arrays,
 ) -> list[jax.Array]:
-    """What the operation writes for each leaf, in float32 or wider: jnp that XLA fuses into what uses it."""
+    """What the operation writes for each leaf, in float32 or wider: jnp that XLA fuses into its users."""
     found = []
     for i, g in enumerate(of_leaf):
         a, b = coefficients(op, l1[g], l2[g], step, wide(leaves[i]).dtype)

@@ -1,6 +1,6 @@
 """Leaves in groups -> launches -> sums for each group, and arrays like the leaves. Batching; no calculus.
 
-There is one launch for each of `mesh.classes`; outside a user's `shard_map` that is one.
+There is one launch for each of `mesh.classes`; outside a user's `shard_map` there is one class.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["gradients", "proximal", "result_dtype", "stats", "sums"]
 def sums(
     backend: str | None, of_leaf: tuple[int, ...], leaves: Arrays, anchors: Arrays
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    """(sums (groups, 2), ones). A launch has an echo: a scalar 1 that exists only once the leaves have been read."""
+    """(sums (groups, 2), ones). The echo of a launch: a scalar 1 that exists only once the leaves have been read."""
     totals, ones = [], []
     for members, *operands in _launches(leaves, anchors):
         call = Sums(backend, _pick(of_leaf, members), 1 + max(of_leaf))

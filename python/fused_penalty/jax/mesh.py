@@ -1,10 +1,10 @@
 """One launch per device on its own parts of the leaves, then one all-reduce of the sums. Knows no kernel, no calculus.
 
-Who says how the leaves are sharded decides the way:
+How a call is distributed depends on where its sharding is specified:
 
     automatic axes    XLA, when it partitions: `custom_partitioning`
     explicit axes     the types of the leaves: `shard_map`
-    manual axes       the user's own `shard_map`: nothing to do, the call is local as jnp's would be there
+    manual axes       the user's own `shard_map`: nothing to do, the call is local, as it would be in jnp
 
 The echo is never reduced, so gradients do not wait for the sums.
 """
@@ -109,7 +109,7 @@ def _by_type(local: Local, batch_rank: int, mesh: AbstractMesh, *operands: Array
 
 
 def _gathered(local: Local, batch_rank: int, mesh: AbstractMesh, *operands: Arrays) -> Any:
-    """Explicit axes inside a user's `shard_map` over other axes that checks what varies: ours cannot stand in it,
+    """Explicit axes inside a user's `shard_map` over other axes that checks what varies: ours cannot be nested in it,
     so the leaves are gathered over the explicit axes."""
     whole = jax.tree.map(lambda x: jax.reshard(x, PartitionSpec()), operands)
     shares = Shares.alone(operands[1])
@@ -129,19 +129,19 @@ def _operand_specs(layout: Layout, operands: Sequence[Arrays]) -> tuple[tuple[Pa
 
 @functools.cache
 def _partitioned(local: Local, batch_rank: int, sizes: tuple[int, ...]) -> Any:
-    """Automatic axes: XLA tells the specs when it partitions. On one device the call is lowered as it is.
+    """Automatic axes: XLA gives the specs when it partitions. On one device the call is lowered as it is.
 
     `sizes`: how many tables, leaves and anchors there are.
     """
 
     @custom_partitioning
-    @jax.jit  # holds the constants of the call, which custom_partitioning cannot
+    @jax.jit  # holds the constants of the call, since custom_partitioning cannot
     def call(tables: Arrays, leaves: Arrays, anchors: Arrays) -> Any:
         return local(batch_rank, Shares.alone(leaves), tables, leaves, anchors)
 
     def partition(mesh: Any, operands: Any, results: Any) -> Any:
         (_, leaves, anchors), (totals, ones, arrays) = operands, results
-        # A layout that belongs to no mesh has no spec: such a leaf is gathered.
+        # A sharding without a mesh has no spec: such a leaf is gathered.
         specs, anchor_specs = ([getattr(x.sharding, "spec", ()) for x in arrays] for arrays in (leaves, anchors))
         layout = layout_of(dict(mesh.shape), [x.shape for x in leaves], specs, anchor_specs, batch_rank)
         ins = _operand_specs(layout, operands)
@@ -159,7 +159,7 @@ def _partitioned(local: Local, batch_rank: int, sizes: tuple[int, ...]) -> Any:
         )
 
     def rule(mesh: Any, operands: Sequence[Any], results: Sequence[Any]) -> SdyShardingRule:
-        """Which dimensions belong together: those of a batch, and those of a leaf, its anchor and its array."""
+        """Shardy's rule: the dimensions of a batch belong together, and those of a leaf, its anchor and its array."""
         whole: list[str] = []  # a factor for each dimension that is not sharded
 
         def factors(shape: Sequence[int], leaf: int | None) -> ArrayMapping:

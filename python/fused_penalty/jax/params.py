@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._core.errors import bad, bad_anchor, bad_dtype, bad_object
-from .._core.plan import DTYPES
+from .._core.dtypes import DTYPES, WRITABLE
+from .._core.errors import bad, bad_anchor, bad_dtype, bad_object, bad_write
 from .._core.strengths import Groups, check_mask_leaf, group, resolve_strengths
 from .tree import Flat, flatten, refuse_collections
+from .types import Anchor, Mask, Params, PyTree, Strength
 
 SUPPORTED = frozenset(jnp.dtype(name) for name in DTYPES)
-PyTree = Any
 LEAF = jax.tree.structure(0)
 
 
@@ -35,6 +35,12 @@ class Selection:
         """Of the selected leaves."""
         return tuple(self.flat.paths[i] for i in self.index)
 
+    def check_writable(self) -> None:
+        """Raise for the first selected leaf of a dtype that no operation writes."""
+        for x, path in zip(self.leaves, self.paths, strict=True):
+            if x.dtype.name not in WRITABLE:
+                raise bad_write(path, x.dtype)
+
     def tree(self, values: Sequence[Any], others: Sequence[Any]) -> PyTree:
         """A tree like params: the values of the selected leaves, and what `others` has for the rest."""
         found = list(others)
@@ -46,7 +52,13 @@ class Selection:
 
 
 def select(
-    params: PyTree, l1: Any, l2: Any, mask: Any, anchor: PyTree | None, *, among: Sequence[bool] | None = None
+    params: Params,
+    l1: Strength,
+    l2: Strength,
+    mask: Mask | None,
+    anchor: Anchor | None,
+    *,
+    among: Sequence[bool] | None = None,
 ) -> Selection:
     """Flatten, mask and check; nothing is computed yet. `among`: the leaves that may be selected at all."""
     flat = Flat(params)
@@ -84,23 +96,23 @@ def is_array(x: Any) -> bool:
 
 
 def is_numeric(x: Any) -> bool:
-    """Whether JAX can take a leaf for an array; it cannot take a function, say."""
+    """Whether JAX can take a leaf as an array, which it cannot with a function, say."""
     return isinstance(x, (jax.Array, np.ndarray, np.generic, bool, int, float, complex))
 
 
-def _is_function(mask: Any) -> bool:
+def _is_function(mask: Mask) -> TypeGuard[Callable[[Params], Any]]:
     """Whether a mask is to be called. A tree of bools may be callable itself, as a Module of equinox or nnx is."""
     return callable(mask) and all(map(callable, jax.tree.leaves(mask)))
 
 
-def _no_prefix(argument: str, tree: Any, params: PyTree) -> Exception:
+def _no_prefix(argument: str, tree: Any, params: Params) -> Exception:
     try:
         jax.tree.broadcast(tree, params)
         what = ""
     except ValueError as e:
         what = f" ({str(e).splitlines()[0]})"
     return bad(
-        ValueError, argument, f"its tree is no prefix of the tree of params{what}",
+        ValueError, argument, f"its tree is not a prefix of the tree of params{what}",
         "Give a scalar, or a tree whose leaves stand for whole subtrees of params",
     )  # fmt: skip
 

@@ -1,7 +1,7 @@
 """Leaves that do not belong together: on several meshes or devices, or with sums still pending.
 
-JAX refuses them, but its message names an operand of an inner function, or only meshes. So a call that fails is looked
-at again, and the leaf that is to blame is named; a call that succeeds pays nothing.
+JAX refuses them, but its error names an internal operand, or only meshes. After a failure we inspect the leaves and
+raise an error with the path of the offending one; successful calls pay nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .params import Selection
 
 @contextlib.contextmanager
 def explained(s: Selection) -> Iterator[None]:
-    """Raises ValueError with argument and path in place of an error that comes from where the leaves lie."""
+    """Turn an error about where the leaves lie into a ValueError that names argument and path."""
     try:
         yield
     except (KeyError, TypeError, ValueError) as e:
@@ -53,7 +53,7 @@ def _misplaced(s: Selection) -> Exception | None:
 
 
 def _place(x: jax.Array) -> str | None:
-    """Where an array is bound to: a mesh or devices. None if JAX may still choose."""
+    """What an array is bound to: a mesh or devices. None if JAX may still choose."""
     typed = jax.typeof(x).sharding.mesh
     if not isinstance(x, jax.core.Tracer):
         if not x.committed:

@@ -2,7 +2,7 @@
 
     S = Σ_devices Σ_i share_i · S_i(part on the device)       share_i = 1 / (devices that hold the same part of leaf i)
 
-A leaf stays as it is sharded, but for two cases. A dimension that its axes do not divide evenly is gathered: XLA pads
+A leaf stays sharded as it is, with two exceptions. A dimension that its axes do not divide evenly is gathered: XLA pads
 it, and padding must not be summed. And the batch dimensions of all operands have one sharding, since they
 are read together.
 """
@@ -35,7 +35,7 @@ class Shares:
 
     @classmethod
     def alone(cls, leaves: Sequence[Any]) -> Shares:
-        """Those of a device that has all of every leaf."""
+        """The shares of a device that has all of every leaf."""
         return cls((1.0,) * len(leaves))
 
 
@@ -48,7 +48,7 @@ class Layout:
     shares: Shares
 
     def operand(self, shape: Shape, own: tuple[Entry, ...] = ()) -> PartitionSpec:
-        """The spec of an operand, whose batch dimensions may be 1; dimensions of its own that `own` lacks are whole."""
+        """The spec of an operand, whose batch dimensions may be 1; own dimensions beyond those of `own` are whole."""
         batch = (entry if n > 1 else None for entry, n in zip(self.batch, shape, strict=False))
         return PartitionSpec(*batch, *own)
 
@@ -92,7 +92,7 @@ def layout_of(
 
 
 def _joined(spec: Spec, other: Spec) -> list[Entry]:
-    """A leaf beside its anchor: sharded as the leaf is, and where the leaf is whole, as the anchor is."""
+    """The sharding of a leaf and its anchor: as the leaf is, and where the leaf is whole, as the anchor is."""
     taken = set(axes_of(*spec))
     return [
         mine if mine is not None or taken & set(axes_of(theirs)) else theirs

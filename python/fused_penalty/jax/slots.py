@@ -1,8 +1,8 @@
 """The launch on the parts that one device holds: slots, plan, choice of platform.
 
 vmap turns every row of a batched leaf into a slot of the plan, so a batched call is still one launch
-and the kernels know nothing about batches. On a mesh, leaves of a group that fewer devices share have slots of
-their own, since they count with another share.
+and the kernels know nothing about batches. On a mesh, leaves of a group that are held by more or
+fewer devices than others have slots of their own, since they count with another share.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ import numpy as np
 
 from .._core import backends
 from .._core.backends import JaxBackend, Launched
+from .._core.dtypes import DTYPES
 from .._core.operations import Op
-from .._core.plan import BOTH, DTYPES, Plan
+from .._core.plan import BOTH, Plan
 from .shares import Shares
 
 Arrays = Sequence[jax.Array]
@@ -35,7 +36,7 @@ def result_dtype(leaves: Arrays) -> Any:
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums of each group, and an echo."""
+    """The launch for the sums of each group, and an echo."""
 
     backend: str | None
     of_leaf: tuple[int, ...]
@@ -54,7 +55,8 @@ class Sums:
 
 @dataclass(frozen=True)
 class Writes:
-    """An array like each leaf, and sums of each group if they are asked for. Every array gets the whole batch."""
+    """The launch for an array like each leaf, and for the sums of each group if requested. Every array gets the whole
+    batch."""
 
     backend: str | None
     op: Op
@@ -76,7 +78,7 @@ class Writes:
         first = _first_rows(slots)
         rows = coefficients[..., np.array([group for group, _, _ in first]), :]
         rows = jnp.broadcast_to(rows, batch + rows.shape[batch_rank:])
-        table = jnp.moveaxis(rows, -2, 0).reshape(-1, 2)  # a group's rows of the batch stand together
+        table = jnp.moveaxis(rows, -2, 0).reshape(-1, 2)  # a group's rows of the batch are adjacent
         terms = [self.terms[g] for g in self.of_leaf]
         found = _launch(
             self.backend, self.op, batch_rank, slots, first, terms, table, leaves, anchors, in_place=self.in_place
@@ -104,7 +106,7 @@ class Stats:
 
 
 def _align(leaves: Arrays, anchors: Arrays, batch_rank: int) -> tuple[Arrays, Arrays]:
-    """A leaf and its anchor are read together: both get the rows of either."""
+    """Give a leaf and its anchor, which are read together, the same rows."""
     if not anchors or not batch_rank:
         return leaves, anchors
     pairs = []
@@ -179,7 +181,7 @@ def _per_group(total: jax.Array, first: dict[Slot, int], groups: int) -> jax.Arr
 
 
 def _stats_over_devices(reals: jax.Array, counts: jax.Array, shares: Shares) -> tuple[jax.Array, jax.Array]:
-    """A leaf is counted where its devices are the first that hold it, so that counts stay whole numbers."""
+    """Count each leaf on the first of the devices that hold it, so that counts stay whole numbers."""
     first = [
         functools.reduce(jnp.logical_and, [jax.lax.axis_index(a) == 0 for a in idle], jnp.bool_(True))
         for idle in shares.idle
@@ -188,7 +190,7 @@ def _stats_over_devices(reals: jax.Array, counts: jax.Array, shares: Shares) -> 
     largest = reals[..., 2:]
     bad = jnp.isnan(largest)  # apart, since an all-reduce may lose a NaN
     whole = jnp.where(mine, jnp.concatenate([counts, bad.astype(counts.dtype)], axis=-1), 0)
-    # In halves, so that the sum of many int32 cannot wrap around; it stops at the largest one.
+    # In halves, so that the sum of many int32 cannot wrap around; it saturates.
     low, high, absolute = jax.lax.psum((whole & 0xFFFF, whole >> 16, jnp.where(mine, reals[..., :2], 0)), shares.axes)
     high = high + (low >> 16)
     limit = jnp.iinfo(counts.dtype).max
@@ -199,7 +201,7 @@ def _stats_over_devices(reals: jax.Array, counts: jax.Array, shares: Shares) -> 
 
 
 def _dispatch(backend: str | None, run: Callable[..., Any], *operands: Any) -> Any:
-    """Lowers to the launcher of the platform that is compiled for."""
+    """Lower to the launcher of the platform that is compiled for."""
     branches: dict[str, Callable[..., Any]] = {}
     for row in backends.rows("jax", backend):
         launcher: JaxBackend = row.launcher()

@@ -24,7 +24,7 @@ def _made_once(value: float, dtype: Any, mesh: Any, device: Any) -> jax.Array:
     """A static strength as a device scalar, made once: converting 2,000 floats at each call costs more than
     the launch. Under `jax.set_mesh` an array belongs to the mesh, so each mesh has its own.
 
-    `device_put` says that the transfer is meant, so that `jax.transfer_guard("disallow")` lets it pass.
+    `device_put` is an explicit transfer, which `jax.transfer_guard("disallow")` allows.
     """
     with jax.ensure_compile_time_eval():
         return jax.device_put(np.asarray(value, dtype))

@@ -1,7 +1,7 @@
 """A pytree -> its leaves, their paths, which of them are parameters, and how another tree pairs with it.
 
 flax keeps arrays in boxes: an `nnx.Variable`, whose type says what the array is for, or one of linen's, which says how
-it is to be sharded. A box is no step of a path. Of nnx's Variables only Params are parameters, as in a torch Module
+it is to be sharded. A box is not a step of a path. Of nnx's Variables only Params are parameters, as in a torch Module
 buffers are not; a Param that several modules share is one parameter. flax itself is never imported here.
 """
 
@@ -17,8 +17,8 @@ from jax.tree_util import DictKey, FlattenedIndexKey, GetAttrKey, SequenceKey
 
 from .._core.containers import walk
 from .._core.errors import bad
+from .types import PyTree
 
-PyTree = Any
 Path = tuple[Any, ...]
 # What linen's `init` may return beside "params" (its own names for mutable collections).
 COLLECTIONS = ("batch_stats", "cache", "intermediates", "perturbations", "params_axes", "_overwrite_with_gradient")
@@ -35,7 +35,7 @@ def flatten(argument: str, tree: PyTree) -> tuple[list[Any], Any]:
 
 
 class Flat:
-    """A flattened pytree. `same`: positions of shared parameters, each with the position where it was met first."""
+    """A flattened pytree. `same`: positions of shared parameters, each with the position where it came first."""
 
     def __init__(self, tree: PyTree, argument: str = "params") -> None:
         self.tree = tree
@@ -59,8 +59,8 @@ class Flat:
 
     def spread(self, prefix: PyTree) -> list[Any] | None:
         """The entry of a prefix tree for each leaf: by structure, or by name where containers differ in type only (a
-        FrozenDict and a dict, an nnx Module and its State). None if it does not pair; an entry None for a leaf that
-        is no parameter and has none."""
+        FrozenDict and a dict, an nnx Module and its State). None if it does not pair. A leaf that is not a
+        parameter may have no entry; its entry is then None."""
         try:
             return jax.tree.leaves(jax.tree.broadcast(prefix, self.tree))
         except ValueError:
@@ -75,8 +75,8 @@ class Flat:
         return found if entries.keys() <= used else None
 
     def twins(self, other: Flat) -> dict[int, Any] | None:
-        """The leaf of another tree for each position, paired as in `spread`. None if the other has a parameter more;
-        where it has none, the position is left out."""
+        """The leaf of another tree for each position, paired as in `spread`. None if the other has a parameter that
+        this one lacks; positions that the other lacks are left out."""
         if other.treedef == self.treedef:
             return dict(enumerate(other.leaves))
         theirs = dict(zip(other.names, other.leaves, strict=True))
@@ -87,7 +87,7 @@ class Flat:
 
 
 def refuse_collections(params: PyTree) -> None:
-    """Raises ValueError for all the variables of a linen Module, of which only some are parameters."""
+    """Raise ValueError for all the variables of a linen Module, of which only some are parameters."""
     if not isinstance(params, Mapping) or not isinstance(params.get("params"), Mapping):
         return
     beside = [name for name in COLLECTIONS if name in params]
@@ -99,7 +99,7 @@ def refuse_collections(params: PyTree) -> None:
 
 
 def _boxes() -> tuple[type, ...]:
-    """The types of boxes, of those modules of flax that are loaded."""
+    """The types of boxes, from those modules of flax that are loaded."""
     found = (
         getattr(sys.modules.get("flax.nnx"), "Variable", None),
         getattr(sys.modules.get("flax.core.meta"), "AxisMetadata", None),
@@ -113,12 +113,12 @@ def _is(x: object, kinds: tuple[type, ...]) -> bool:
 
 @functools.cache
 def _subclass(kind: type, kinds: tuple[type, ...]) -> bool:
-    """Remembered: the metaclasses of flax are slow, and each node of a tree is asked."""
+    """`issubclass`, cached: the metaclasses of flax are slow, and every node of a tree is tested."""
     return issubclass(kind, kinds)
 
 
 def _roles(tree: PyTree, n: int) -> tuple[list[bool], dict[int, int]]:
-    """(which leaves are parameters and met for the first time, where the others of those are met first)."""
+    """(which leaves are parameters that come for the first time, where repeated ones came first)."""
     nnx = sys.modules.get("flax.nnx")
     variable, param = getattr(nnx, "Variable", None), getattr(nnx, "Param", None)
     if variable is None or param is None:
@@ -152,7 +152,7 @@ def _walk(tree: PyTree, *boxes: type) -> Iterator[tuple[Path, Any]]:
 
 
 def _name(key: Any) -> Hashable:
-    """What a step of a path is called, whatever the type of the container."""
+    """The name of a step of a path, whatever the type of the container."""
     if isinstance(key, (DictKey, FlattenedIndexKey)):
         return key.key
     if isinstance(key, SequenceKey):

@@ -1,4 +1,4 @@
-"""What `attach` puts into an optimizer: the hooks of its step, and what lets them survive a copy."""
+"""What `attach` puts into an optimizer: the hooks of its step, and what makes them survive a copy."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from .group_strengths import GroupStrengths
 from .inplace import add_gradients, proximal_step, select_to_write
 from .params import Selection, is_frozen
 from .strengths import requested, spread
+from .types import Anchor, Mask, Mode, Strength
 
 KEY = "fused_penalty"  # of the hooks, and the optimizer's attribute that is the handle
 
-# torch.optim.Optimizer keeps its hooks in these. We go there ourselves, as torch has no call that says what to copy.
+# torch.optim.Optimizer keeps its hooks in these. Accessed directly, since torch has no call for what is to be copied.
 HOOKS = {
     "_optimizer_step_pre_hooks": "_before",
     "_optimizer_step_post_hooks": "_after",
@@ -34,10 +35,19 @@ class Attached:
     """The handle that `attach` returns; also `optimizer.fused_penalty`.
 
     Attributes:
-      penalty: the penalty at the last step, of the parameters it read; a detached scalar, None before the first step.
+      penalty: The penalty at the last step, of the parameters it read: a detached scalar, None before the first step.
     """
 
-    def __init__(self, optimizer: Optimizer, l1: Any, l2: Any, mode: str, mask: Any, anchor: Any, backend: Any) -> None:
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        l1: Strength,
+        l2: Strength,
+        mode: Mode,
+        mask: Mask | None,
+        anchor: Anchor | None,
+        backend: str | None,
+    ) -> None:
         self.penalty: Tensor | None = None
         anchor = list(anchor) if isinstance(anchor, Iterator) else anchor  # every step reads it
         self._optimizer, self._mode, self._mask, self._anchor, self._backend = optimizer, mode, mask, anchor, backend
@@ -54,25 +64,25 @@ class Attached:
         vars(optimizer)["__getstate__"] = self._optimizer_state
 
     @property
-    def l1(self) -> Any:
-        """What was given to `attach`. Assign to change it in all groups that had no entry of their own then."""
+    def l1(self) -> Strength:
+        """The l1 that was given to `attach`. Assign it to change all groups that had no entry of their own then."""
         return self._strengths.given["l1"]
 
     @l1.setter
-    def l1(self, value: Any) -> None:
+    def l1(self, value: Strength) -> None:
         self._strengths.give("l1", value)
 
     @property
-    def l2(self) -> Any:
-        """As `l1`."""
+    def l2(self) -> Strength:
+        """The same for l2."""
         return self._strengths.given["l2"]
 
     @l2.setter
-    def l2(self, value: Any) -> None:
+    def l2(self, value: Strength) -> None:
         self._strengths.give("l2", value)
 
     def remove(self) -> None:
-        """Takes hooks and strengths out of the optimizer, which can be given to `attach` again then."""
+        """Take hooks and strengths out of the optimizer, which can then be given to `attach` again."""
         if vars(self._optimizer).get(KEY) is not self:
             return
         for where in HOOKS:
@@ -81,8 +91,8 @@ class Attached:
         self._strengths.erase()
 
     def _optimizer_state(self) -> dict[str, Any]:
-        """`Optimizer.__getstate__` leaves the hooks out, so that a copied or unpickled optimizer would lose the
-        penalty without a word. Ours go along, as methods of a handle that is copied with the optimizer."""
+        """`Optimizer.__getstate__` leaves the hooks out, so a copied or unpickled optimizer would silently lose the
+        penalty. Ours are included, as methods of a handle that is copied with the optimizer."""
         hooks = {where: OrderedDict({KEY: getattr(self, method)}) for where, method in HOOKS.items()}
         state = type(self._optimizer).__getstate__(self._optimizer)
         return {**state, **hooks, KEY: self, "__getstate__": self._optimizer_state}
@@ -91,11 +101,11 @@ class Attached:
         return {**self.__dict__, "_step": None}
 
     def _select(self) -> tuple[Selection, list[int]]:
-        """The parameters of all groups, and the group's number of each selected one."""
+        """The parameters of all groups, and for each selected one the number of its group."""
         groups = self._optimizer.param_groups
         params = [p for g in groups for p in g["params"]]
         names = [n for g in groups for n in g.get("param_names", ())]
-        # torch takes names that occur twice (those of two modules): they tell nothing apart
+        # torch accepts duplicate names (of two modules), which identify nothing
         named = len(names) == len(params) == len(set(names))
         self._strengths.check_names(named)
         _check_anchor(self._anchor, named or len(params) == 1)
@@ -107,7 +117,7 @@ class Attached:
         return replace(s, groups=self._strengths.of_leaves(s, owners)), owners
 
     def _check(self) -> None:
-        """Raises for an entry of a group that cannot be used, before anything has been written."""
+        """Raise for an entry of a group that cannot be used, before anything has been written."""
         self._strengths.of_groups()
         for k, g in enumerate(self._optimizer.param_groups if self._mode == "prox" else ()):
             if g.get("lr") is None:
@@ -134,8 +144,8 @@ class Attached:
 
     def _enters(self) -> bool:
         """Whether the hook belongs to the outermost step. torch puts hooks into the step of each class of which it has
-        seen an instance, so `super().step()` may run them again, inside. Where a step has raised, its frame is still
-        noted, but not below us. Dynamo knows no frames: what it compiles has its hooks run as often as torch does."""
+        seen an instance, so `super().step()` may run them again, inside. After a step that raised, its frame is still
+        noted, but not below us. Dynamo has no frames: in a compiled step the hooks run as often as torch runs them."""
         if torch.compiler.is_compiling():
             self._step = None
             return True
@@ -149,7 +159,7 @@ class Attached:
         return True
 
     def _leaves(self) -> bool:
-        """The same for the hook after the step, whose other hook may have been compiled and have noted no frame."""
+        """The same for the hook after the step; the one before it may have been compiled, and then noted no frame."""
         if torch.compiler.is_compiling() or self._step is None:
             return True
         if _caller() is not self._step:
@@ -158,9 +168,9 @@ class Attached:
         return True
 
     def _with_penalty(self, closure: Callable[[], Any]) -> Callable[[], Any]:
-        """A closure makes the gradients itself, perhaps several times a step (LBFGS): ours come after each time, and
-        the loss gets the penalty, so that a line search sees the function whose gradient it has. What is not a number
-        (None, a dict of losses) goes back as it is."""
+        """Wrap the closure: after every evaluation (LBFGS makes several) add the penalty's gradient, and the penalty to
+        the loss, so that a line search sees the function whose gradient it has. A loss that is not a number (None, a
+        dict of losses) is returned as it is."""
 
         def inner() -> Any:
             loss = closure()
@@ -212,8 +222,8 @@ def _caller() -> FrameType:
     return sys._getframe(3)
 
 
-def _check_anchor(anchor: Any, named: bool) -> None:
-    """Refuses an anchor with names beside parameters without: their order would decide, which groups change."""
+def _check_anchor(anchor: Anchor | None, named: bool) -> None:
+    """Refuse an anchor with names for parameters without: their order would decide, and groups change it."""
     if named or not isinstance(anchor, (nn.Module, Mapping, list, tuple)):
         return
     if isinstance(anchor, (nn.Module, Mapping)) or any(isinstance(x, tuple) for x in anchor):

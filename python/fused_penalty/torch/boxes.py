@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-Dims = tuple[tuple[int, int], ...]  # (stride, length), strides falling, each at least as long as what is within
+Dims = tuple[tuple[int, int], ...]  # (stride, length), strides falling, each at least as long as what it steps over
 
 
 class OutOfWork(Exception):
-    """These are not such views, or not enough of them are."""
+    """These are not such views, or too few of them are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +27,14 @@ class Piece:
     run: int
 
     def range(self, axis: int) -> tuple[int, int]:
-        """Along a digit; the axis after them is what is left of the address."""
+        """The range along a digit; the axis after the last digit is what is left of the address."""
         if axis < len(self.digits):
             return self.digits[axis]
         return self.base, self.base + sum(step * (n - 1) for step, n in self.dims) + self.run
 
 
 def meet(pieces: list[Piece], written: Sequence[bool]) -> tuple[int, int] | None:
-    """The owners of two that share a byte, the first of them written. All digits of a group have one meaning."""
+    """The owners of two pieces that share a byte, the first of them written. A digit means the same in all pieces."""
     work = 20_000 + 200 * len(pieces)
     groups = [pieces]
     while groups:
@@ -68,7 +68,7 @@ def meet(pieces: list[Piece], written: Sequence[bool]) -> tuple[int, int] | None
 
 
 def _split(group: list[Piece], axis: int) -> list[list[Piece]]:
-    """Parts that do not meet each other along the axis."""
+    """Split into parts that do not meet along the axis."""
     parts: list[list[Piece]] = []
     reached = None
     for (low, high), p in sorted(((p.range(axis), p) for p in group), key=lambda pair: pair[0]):
@@ -81,7 +81,7 @@ def _split(group: list[Piece], axis: int) -> list[list[Piece]]:
 
 
 def _without_common(group: list[Piece]) -> list[Piece]:
-    """Without the digits along which all meet each other."""
+    """Drop the digits along which all pieces meet."""
     axes = range(len(group[0].digits))
     kept = [k for k in axes if max(p.digits[k][0] for p in group) >= min(p.digits[k][1] for p in group)]
     if len(kept) == len(axes):
@@ -90,7 +90,7 @@ def _without_common(group: list[Piece]) -> list[Piece]:
 
 
 def _pair(group: list[Piece], written: Sequence[bool], work: int) -> tuple[int, int] | None:
-    """Among pieces that are all runs, which no axis splits: those that are near along the first axis, one by one."""
+    """Test, pair by pair, pieces that no axis splits: those that are near along the first axis."""
     axes = len(group[0].digits) + 1
     open_: list[Piece] = []
     for p in sorted(group, key=lambda p: p.range(0)):
@@ -109,12 +109,12 @@ def _pair(group: list[Piece], written: Sequence[bool], work: int) -> tuple[int, 
 
 
 def _unfold(p: Piece, origin: int, stride: int) -> Iterator[Piece]:
-    """With one digit more, by `stride`, which no stride of p exceeds; what is left lies within [0, stride)."""
+    """Add a digit, by `stride`, which no stride of p exceeds; what is left lies within [0, stride)."""
     offset, rows, dims = p.base - origin, 1, p.dims
     if dims and dims[0][0] == stride:
         rows, dims = dims[0][1], dims[1:]
     for low, high, base, left, run in _fold(offset, dims, p.run, stride):
-        # with rows > 1 what is repeated is no longer than the stride: every part of it lies in one row
+        # with rows > 1 what is repeated fits into the stride: every part of it lies in one row
         yield Piece(p.owner, (*p.digits, (low, high + rows - 1)), base, left, run)
 
 

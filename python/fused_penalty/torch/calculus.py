@@ -9,17 +9,17 @@ mode, vmap and derivatives of every order. The same ops serve every backend, who
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from . import ops
 from .backends.reference import leaf_sums
 from .elastic_net import displacements, sign, subgradient
 from .followed import is_functionalizing
-from .ops import gradients_op, launcher, stats_op, sums_op
 from .params import is_plain
 
 # Functions. `backend`, `terms` and `anchored` are static; tensors are the leaves, then their anchors.
@@ -64,7 +64,8 @@ def _pull_sums(
 class _Sums(torch.autograd.Function):
     @staticmethod
     def forward(backend: str, terms: Any, anchored: bool, *tensors: Tensor) -> Tensor:
-        return sums_op(*_split(tensors, anchored), list(terms), backend)
+        total: Tensor = ops.sums.op(*_split(tensors, anchored), list(terms), backend)
+        return total
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -96,7 +97,7 @@ class _Sums(torch.autograd.Function):
         return torch.func.vmap(unfused, in_dims=tuple(in_dims[3:]))(*tensors), 0
 
 
-# The op's own derivative is for graphs that hold the op instead of the Function: exported, made by make_fx, traced.
+# The op has its own derivative for graphs that hold it instead of the Function: exported, traced or from make_fx.
 
 
 def _save(ctx: Any, inputs: Any, output: Any) -> None:
@@ -111,14 +112,14 @@ def _pull_op(ctx: Any, ct: Tensor) -> Any:
     return x_grads, anchor_grads, None, None
 
 
-sums_op.register_autograd(_pull_op, setup_context=_save)
+ops.sums.op.register_autograd(_pull_op, setup_context=_save)
 
 
 class _Gradients(torch.autograd.Function):
     @staticmethod
     def forward(backend: str, terms: Any, anchored: bool, factors: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
         live = list(range(len(factors)))
-        return tuple(gradients_op(*_split(tensors, anchored), factors, list(terms), live, backend)[1])
+        return tuple(ops.gradients.op(*_split(tensors, anchored), factors, list(terms), live, backend)[1])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -169,7 +170,7 @@ class _Gradients(torch.autograd.Function):
 
 
 class _Scale(torch.autograd.Function):
-    """c·s, but 0 where c is 0 even if s is not finite; its derivatives are those of the plain product."""
+    """c·s, but 0 where c is 0, even if s is not finite; its derivatives are those of the product."""
 
     generate_vmap_rule = True
 
@@ -196,7 +197,8 @@ class _Scale(torch.autograd.Function):
 
 @torch._dynamo.allow_in_graph
 def scale(c: Tensor, s: Tensor) -> Tensor:
-    if torch.jit.is_tracing() or is_functionalizing():  # the same, but for the derivative in a zero c of an infinite s
+    # the same as _Scale, except for the derivative in c where c is 0 and s is infinite
+    if torch.jit.is_tracing() or is_functionalizing():
         return c * torch.where((c == 0) & ~s.isfinite(), 0.0, s)
     return _Scale.apply(c, s)
 
@@ -211,35 +213,16 @@ def _differentiable_sums(backend: str, terms: Any, anchored: bool, *tensors: Ten
     return _Sums.apply(backend, terms, anchored, *tensors)
 
 
-_requires_grad = operator.attrgetter("requires_grad")
+_requires_grad = attrgetter("requires_grad")
 
 
 def sums(xs: list[Tensor], anchors: list[Tensor], terms: tuple[int, ...], backend: str | None) -> Tensor:
     """S (n, 2) float64 on the device of the leaves; differentiable."""
     tensors = [*xs, *anchors] if anchors else xs
     if is_plain() and not (torch.is_grad_enabled() and any(map(_requires_grad, tensors))):
-        return launcher(backend or "", xs[0]).launch_sums(xs, anchors)
+        total: Tensor = ops.sums.run(xs, anchors, terms, backend or "")
+        return total
     if torch.jit.is_tracing() or is_functionalizing():  # a trace with a Function in it cannot be saved
-        return sums_op(xs, anchors, list(terms), backend or "")
+        total = ops.sums.op(xs, anchors, list(terms), backend or "")
+        return total
     return _differentiable_sums(backend or "", terms, bool(anchors), *tensors)
-
-
-def stats(xs: list[Tensor], anchors: list[Tensor], backend: str | None) -> Tensor:
-    """(n, 5) float64: `Op.STATS`; not differentiable."""
-    if is_plain():
-        return launcher(backend or "", xs[0]).launch_stats(xs, anchors)
-    return stats_op(xs, anchors, backend or "")
-
-
-def sums_and_gradients(
-    xs: list[Tensor],
-    anchors: list[Tensor],
-    strengths: Tensor,
-    terms: list[int],
-    live: list[int],
-    backend: str | None,
-) -> tuple[Tensor, list[Tensor]]:
-    """S, and the gradients of the leaves in `live`, from one launch; not differentiable."""
-    if is_plain():
-        return launcher(backend or "", xs[0]).launch_gradients(xs, anchors, strengths, terms, live)
-    return gradients_op(xs, anchors, strengths, terms, live, backend or "")

@@ -58,4 +58,4 @@ def written(op: Op, x: Tensor, anchor: Tensor | None, old: Tensor | None, coeffi
     if op is Op.REGULARIZE:
         shrunk = wide(x) - clip(d, a)
         return shrunk - b * d if terms & L2 else shrunk
-    raise NotImplementedError(f"{op.name} writes nothing")
+    raise NotImplementedError(f"{op.name} has no formula in PyTorch")

@@ -1,4 +1,4 @@
-"""Writes in place under torch.func: what a derivative transform follows cannot be written, as nothing records it."""
+"""Writes in place under torch.func: a tensor that is being differentiated cannot be written, as nothing records it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .params import Selection
 
 
 def is_functionalizing() -> bool:
-    """Inside torch.func.functionalize, which has no rules for autograd Functions and for ops that write."""
+    """Whether inside torch.func.functionalize, which has no rules for autograd Functions and ops that write."""
     if torch.compiler.is_compiling():
         return False
     interpreter = _functorch.peek_interpreter_stack()
@@ -22,7 +22,7 @@ def is_functionalizing() -> bool:
 
 
 def check_not_followed(s: Selection, outs: Sequence[Tensor | None]) -> None:
-    """Raises for the first of `outs` whose derivative torch.func.grad, vjp, jvp or a dual level is about to take.
+    """Raise for the first of `outs` whose derivative torch.func.grad, vjp, jvp or a dual level is about to take.
 
     Outside these transforms autograd's own marks tell (`writable.py`); inside compiled code torch has taken them apart.
     """

@@ -1,6 +1,6 @@
-"""`l1` and `l2` as entries of an optimizer's parameter groups, where its `lr` and `weight_decay` are, too.
+"""`l1` and `l2` as entries of an optimizer's parameter groups, beside `lr` and `weight_decay`.
 
-There state_dict, schedulers and sweeps find them. A rule or a tree speaks of leaves, so it stays with the handle.
+There state_dict, schedulers and sweeps find them. A rule or a tree is about leaves, so it stays with the handle.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from .._core.rules import ByPath
 from .._core.strengths import Groups, group, is_static_zero
 from .params import Selection
 from .scalars import as_double, check_scalar
+from .types import Strength
 
 NAMES = ("l1", "l2")
 
 
 class GroupStrengths:
-    """The strengths of an optimizer's parameters: a group's own entry before what was given to `attach`."""
+    """The strengths of an optimizer's parameters: a group's own entry takes precedence over those given to `attach`."""
 
-    def __init__(self, optimizer: Optimizer, l1: Any, l2: Any) -> None:
+    def __init__(self, optimizer: Optimizer, l1: Strength, l2: Strength) -> None:
         self._optimizer = optimizer
         self.given = {"l1": _scalar("l1", l1), "l2": _scalar("l2", l2)}
         self._own: list[frozenset[str]] = []  # for each group, the entries that `attach` found there
@@ -42,7 +43,7 @@ class GroupStrengths:
         return self._optimizer.param_groups
 
     def write(self) -> None:
-        """Puts the given scalars into the groups that have no entry, those added since the last call among them."""
+        """Put the given scalars into the groups that have no entry, including groups added since the last call."""
         for i, g in enumerate(self._groups):
             if i == len(self._own):
                 self._own.append(frozenset(k for k in NAMES if k in g))
@@ -50,8 +51,8 @@ class GroupStrengths:
                 if _fits_a_group(value):
                     g.setdefault(name, value)
 
-    def give(self, name: str, value: Any) -> None:
-        """Another strength for the groups that had none of their own."""
+    def give(self, name: str, value: Strength) -> None:
+        """Set another strength for the groups that had none of their own."""
         self.given[name] = value = _scalar(name, value)
         for g in self._given_to(name):
             if _fits_a_group(value):
@@ -60,7 +61,7 @@ class GroupStrengths:
                 g.pop(name, None)
 
     def erase(self) -> None:
-        """Takes out what `write` has put in."""
+        """Remove what `write` has put in."""
         for name in NAMES:
             for g in self._given_to(name):
                 g.pop(name, None)
@@ -69,7 +70,7 @@ class GroupStrengths:
         return [g for g, own in zip(self._groups, self._own, strict=False) if name not in own]
 
     def for_select(self, name: str) -> Any:
-        """The strengths that `select` has to work out leaf by leaf; the scalars are `of_leaves`' matter."""
+        """The strengths that `select` resolves leaf by leaf; scalars are left to `of_leaves`."""
         value = self.given[name]
         return 0.0 if _is_scalar(value) else value
 
@@ -100,7 +101,7 @@ class GroupStrengths:
         if any(strength is None for pair in pairs for strength in pair):
             return group(len(owners), *(self._mixed(s, owners, [p[k] for p in pairs], k) for k in (0, 1)))
         key = [tuple(x if isinstance(x, float) else id(x) for x in pair) for pair in pairs], list(owners)
-        if self._known is None or self._known[0] != key:  # 2,000 leaves take a millisecond
+        if self._known is None or self._known[0] != key:  # grouping 2,000 leaves takes a millisecond
             alike = all(_same(pair, pairs[0]) for pair in pairs)
             each = pairs[:1] if alike else [pairs[k] for k in owners]
             self._known = key, group(len(owners), [a for a, _ in each], [b for _, b in each])
@@ -112,12 +113,12 @@ class GroupStrengths:
         return [by_rule[g] if e is None else e for e, g in zip(entries, s.groups.of_leaf, strict=True)]
 
     def before_load(self) -> None:
-        """Remembers the entries: load_state_dict replaces the groups by those of the state."""
+        """Remember the entries: load_state_dict replaces the groups by those of the state."""
         self._before_load = [{k: g[k] for k in NAMES if k in g} for g in self._groups]
 
     def after_load(self) -> None:
-        """A state from before the penalty has no strengths: the old ones stay. Those that it has are taken, by the
-        tensors that were here, since whoever changes a strength holds these, not the state's copies."""
+        """Keep the old strengths where the state has none (it was saved before the penalty). Loaded ones are copied
+        into the tensors that were here, since whoever changes a strength holds these, not the state's copies."""
         for name in NAMES:
             before = [(g, old[name]) for g, old in zip(self._groups, self._before_load, strict=True) if name in old]
             for g, value in before:
@@ -132,7 +133,7 @@ class GroupStrengths:
                         g[name] = tensor
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_known": None}  # it has the addresses of tensors that are not copied
+        return {**self.__dict__, "_known": None}  # it holds ids of tensors, which the copy does not have
 
 
 def _scalar(name: str, value: Any) -> Any:
@@ -147,7 +148,7 @@ def _is_scalar(value: Any) -> bool:
 
 
 def _fits_a_group(value: Any) -> bool:
-    """load_state_dict and deepcopy copy what is in a group, which a result of a recorded operation does not allow."""
+    """Whether load_state_dict and deepcopy can copy it: the result of a recorded operation cannot be copied."""
     return isinstance(value, float) or (isinstance(value, Tensor) and value.is_leaf)
 
 

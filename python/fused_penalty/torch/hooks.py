@@ -8,73 +8,77 @@ from torch.optim import Optimizer
 
 from .._core.errors import bad
 from .attached import KEY, Attached
+from .types import Anchor, Mask, Mode, Strength
 
 
 def attach(
     optimizer: Optimizer,
-    l1: Any = 0.0,
-    l2: Any = 0.0,
+    l1: Strength = 0.0,
+    l2: Strength = 0.0,
     *,
-    mode: str = "grad",
-    mask: Any = None,
-    anchor: Any = None,
+    mode: Mode = "grad",
+    mask: Mask | None = None,
+    anchor: Anchor | None = None,
     backend: str | None = None,
 ) -> Attached:
-    """Puts the penalty into every `optimizer.step()`: nothing else in the training loop changes.
+    """Put the penalty into every `optimizer.step()`; nothing else in the training loop changes.
 
     `mode="grad"` adds the penalty's gradient to `.grad` before the step, like a weight decay with an L1 part
     (`add_grad_`). `mode="prox"` makes the proximal step after it, with each group's learning rate as step length
     (`prox_`): parameters become exactly zero. Frozen parameters, and those without `.grad` in a step, are left alone.
 
     Strengths live in the parameter groups, as `weight_decay` does: scalars given here become the entries `l1` and `l2`
-    of each group that has none, and every step reads the entries, so state_dict saves them, and schedulers and sweeps
-    can change them. Rules and trees stay with the handle; a group's own entry goes before them. A group with
-    `maximize=True` has the gradient subtracted.
+    of each group that has none, and every step reads the entries: state_dict saves them, and schedulers and sweeps
+    can change them. Rules and trees stay with the handle; a group's own entry takes precedence. From the gradients of a
+    group with `maximize=True` the penalty's gradient is subtracted.
 
     A fused optimizer under GradScaler (`optimizer.grad_scale`) gets the gradient scaled like the others, and no
-    proximal step where GradScaler skips the step; with an optimizer that is not fused call
-    `scaler.unscale_(optimizer)` before `scaler.step(optimizer)`. Clipping that comes before the step, as Lightning's
-    `gradient_clip_val` does, does not see the penalty; to clip it too, call `add_grad_` in `on_before_optimizer_step`
+    proximal step where GradScaler skips the step; with an optimizer that is not fused, call
+    `scaler.unscale_(optimizer)` before `scaler.step(optimizer)`. Clipping before the step, such as Lightning's
+    `gradient_clip_val`, does not see the penalty; to clip it too, call `add_grad_` in `on_before_optimizer_step`
     instead of attaching.
 
     With `optimizer.step(closure)` the gradients are made inside the step, perhaps several times (LBFGS). In
     `mode="grad"` the closure is then wrapped: the penalty's gradient is added after each evaluation, and the loss it
-    returns includes the penalty if it is a tensor or a float. Anything else goes back unchanged.
+    returns includes the penalty if it is a tensor or a float. Anything else is returned unchanged.
 
     What survives:
       - `copy.deepcopy(optimizer)`, `pickle` and `torch.save(optimizer)` copy the penalty along; the copy's handle is
         `copy.fused_penalty`. A mask or rule that cannot be pickled (a lambda) makes pickling the optimizer fail.
       - `optimizer.load_state_dict(state)` takes the strengths that the state has and keeps those that it lacks. A
         tensor given as a strength takes the loaded value.
-      - `optimizer.state_dict()` has the scalar strengths and no more: attach to a new optimizer, then load.
-      - An optimizer built anew from the same groups has nothing; attach to it.
+      - `optimizer.state_dict()` has the scalar strengths only: attach to a new optimizer, then load.
+      - An optimizer built anew from the same groups has no penalty; attach to it.
 
     Args:
-      optimizer: a torch.optim.Optimizer whose `step` runs hooks. accelerate's `AcceleratedOptimizer` and Lightning's
-        optimizer are attached by what they wrap. Others that wrap one without running their own hooks (Lookahead in
+      optimizer: A torch.optim.Optimizer whose `step` runs hooks. Of accelerate's `AcceleratedOptimizer` and Lightning's
+        optimizer the wrapped one is taken. Other wrappers that do not run their own hooks (Lookahead in
         timm and torch_optimizer) are refused: attach to the optimizer that they wrap.
-      l1, l2: as in `penalty`; `by_path` needs an optimizer made from `named_parameters()`. They may be tensors that
+      l1, l2: As in `penalty`; `by_path` needs an optimizer built from `named_parameters()`. They may be tensors that
         change, or be assigned on the handle, for all groups without an entry of their own.
       mode: "grad" or "prox".
-      mask, anchor, backend: as in `penalty`, for the list of all groups' parameters. An anchor with names (a Module,
-        a mapping, a state_dict) needs an optimizer made from `named_parameters()`.
+      mask, anchor, backend: As in `penalty`, for the list of all groups' parameters. An anchor with names (a Module,
+        a mapping, a state_dict) needs an optimizer built from `named_parameters()`.
 
     Returns:
-      A handle with `.remove()` and `.penalty`, the penalty at the last step; also `optimizer.fused_penalty`.
+      A handle with `.remove()`, `.l1`, `.l2` and `.penalty`, the penalty at the last step; also
+      `optimizer.fused_penalty`.
 
     Raises:
-      ValueError, TypeError: an unknown mode; no strength at all; an optimizer that has a penalty already, or never
-        runs hooks; by_path or an anchor with names where the optimizer has none; `mode="prox"` with a group without
-        learning rate; as `add_grad_`.
+      TypeError: The optimizer never runs hooks, or as in `add_grad_`, here and at each step.
+      ValueError: The mode is unknown, no strength is given, the optimizer has a penalty already, by_path or an anchor
+        needs names and the optimizer has none, a group has no learning rate for `mode="prox"`, or as in `add_grad_`.
+      RuntimeError: As in `penalty`.
 
-    >>> import torch
-    >>> from fused_penalty.torch import attach
-    >>> w = torch.nn.Parameter(torch.tensor([0.75, -2.0]))
-    >>> optimizer = torch.optim.SGD([w], lr=0.5)
-    >>> handle = attach(optimizer, l1=1.0, mode="prox")
-    >>> w.sum().backward(); optimizer.step()
-    >>> w.tolist(), float(handle.penalty), optimizer.param_groups[0]["l1"]
-    ([0.0, -2.0], 2.75, 1.0)
+    Example:
+      >>> import torch
+      >>> from fused_penalty.torch import attach
+      >>> w = torch.nn.Parameter(torch.tensor([0.75, -2.0]))
+      >>> optimizer = torch.optim.SGD([w], lr=0.5)
+      >>> handle = attach(optimizer, l1=1.0, mode="prox")
+      >>> w.sum().backward(); optimizer.step()
+      >>> w.tolist(), float(handle.penalty), optimizer.param_groups[0]["l1"]
+      ([0.0, -2.0], 2.75, 1.0)
     """
     if mode not in ("grad", "prox"):
         raise bad(ValueError, "mode", f"{mode!r} is unknown", 'Use "grad" or "prox"')
@@ -88,7 +92,7 @@ def attach(
 
 
 def _that_runs_hooks(optimizer: Any) -> Optimizer:
-    """The optimizer itself, or the one that it hands its steps and hooks to.
+    """The optimizer itself, or the one that it forwards steps and hooks to.
 
     torch marks a step that runs the hooks (`hooked`), on the class of each instance that it has initialised. A wrapper
     that skips this has a step which only calls another one.

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from .._core.containers import unique, walk
 from .._core.errors import bad, describe
-
-Params = nn.Module | Mapping[str, Any] | Iterable[Any]
+from .types import Params
 
 
 @dataclass(frozen=True)
@@ -25,8 +24,8 @@ class Leaves:
     keys: list[str] | None  # of a Module, a mapping or (name, tensor) pairs; None for a plain iterable
     everything: Callable[[], Iterable[tuple[str, Any]]] = tuple  # with the tied ones that `tensors` leaves out
 
-    def one_a_memory(self) -> Leaves:
-        """Without the tied ones: in a Module or mapping one memory counts once, under its first name."""
+    def without_ties(self) -> Leaves:
+        """Drop tied tensors: in a Module or mapping those with the same elements count once, under their first name."""
         first = first_of(self.tensors)
         if first is None or self.keys is None:
             return self
@@ -44,10 +43,10 @@ class Leaves:
 
 
 def first_of(tensors: list[Any]) -> list[int] | None:
-    """For each tensor the position of the first one that is the same memory; None if all differ.
+    """For each tensor the position of the first one with the same elements in memory; None if all differ.
 
-    The same memory is the same elements, in whatever shape and order: w, w.t() and w.view(-1), but not a part of w,
-    nor w.expand(...), which has elements twice.
+    Shape and order do not matter: w, w.t() and w.view(-1) are the same, but not a part of w, nor w.expand(...), which
+    has elements twice.
     """
     addresses = [_address(t) for t in tensors]
     if len(set(addresses)) == len(addresses):
@@ -65,18 +64,18 @@ def first_of(tensors: list[Any]) -> list[int] | None:
 
 
 def _address(t: Any) -> int:
-    """Where its memory begins; minus the object's id where memory cannot be asked for, which is below all addresses."""
+    """Where its memory begins; where there is no data pointer, minus the object's id, which is below all addresses."""
     if torch.compiler.is_compiling() or not isinstance(t, Tensor) or t.layout != torch.strided or t.is_nested:
         return -id(t)
     return memory_of(t) or -id(t)
 
 
 def memory_of(t: Tensor) -> int:
-    """The address of a dense tensor; 0 where it has none of its own, or cannot be asked for it."""
+    """The address of a dense tensor; 0 where it has no memory of its own, or no data pointer."""
     try:
         if type(t).__torch_dispatch__ is Tensor.__torch_dispatch__:
             return t.data_ptr()
-        with warnings.catch_warnings():  # that a FakeTensor has none
+        with warnings.catch_warnings():  # "a FakeTensor has no data pointer"
             warnings.simplefilter("ignore")
             return t.data_ptr()
     except (RuntimeError, ValueError):  # functorch wrappers and fake tensors; lazy parameters
@@ -84,7 +83,7 @@ def memory_of(t: Tensor) -> int:
 
 
 def _elements(t: Tensor) -> Any:
-    """Equal for tensors at one address that have the same elements: dimensions by stride, merged where they can be."""
+    """A key, equal for tensors at one address with the same elements: dimensions by stride, merged if possible."""
     dims: list[tuple[int, int]] = []
     for step, n in sorted((step, n) for step, n in zip(t.stride(), t.shape, strict=True) if n != 1):
         if dims and step == dims[-1][0] * dims[-1][1]:
@@ -110,10 +109,10 @@ def flatten(params: Params, argument: str = "params") -> Leaves:
             lambda: list(named), list(named.values()), list(named),
             lambda: module.named_parameters(remove_duplicate=False),
         )  # fmt: skip
-        return leaves.one_a_memory()
+        return leaves.without_ties()
     if isinstance(params, Mapping):
         flat = unique(argument, walk(argument, params))
-        return Leaves(lambda: list(flat), list(flat.values()), list(flat), flat.items).one_a_memory()
+        return Leaves(lambda: list(flat), list(flat.values()), list(flat), flat.items).without_ties()
     if isinstance(params, Tensor):
         return Leaves(lambda: [""], [params], None)
     if not isinstance(params, Iterable) or isinstance(params, (str, bytes)):
@@ -129,7 +128,7 @@ def flatten(params: Params, argument: str = "params") -> Leaves:
 
 
 def flatten_with_ties(params: Params, argument: str) -> Leaves:
-    """`flatten` with every name of a tied tensor, for those who look for a name."""
+    """`flatten` with every name of a tied tensor, to look up names in."""
     found = flatten(params, argument)
     if found.keys is None:
         return found

@@ -27,7 +27,7 @@ from .shares import Layout, Share, group_of, share_of
 
 HEAD = 2048  # rows of the first all-reduce, the digest's two included: 32 KB, which cost little more than its latency
 
-# torch.compile makes a break in the graph here: meshes are Python objects, and the digest is looked at.
+# A graph break under torch.compile: meshes are Python objects, and the digest is read on the host.
 _opaque = torch.compiler.disable(reason="fused_penalty: DTensors are taken apart outside the graph")
 
 _agreed: set[Any] = set()  # (ranks, digest) of the lists whose comparison this process has read
@@ -35,7 +35,7 @@ _agreed: set[Any] = set()  # (ranks, digest) of the lists whose comparison this 
 
 @dataclass(frozen=True)
 class Shards:
-    """The leaves of one call, as DTensors where they are some, and how their local sums become global."""
+    """The leaves of one call (DTensors where sharded), and the reduction of their local sums."""
 
     tensors: list[Tensor]
     locals: list[Tensor]  # what this rank holds of them
@@ -54,7 +54,7 @@ class Shards:
 
     @_opaque
     def local(self, outs: Sequence[Tensor | None]) -> list[Tensor | None]:
-        """What this rank holds of `outs`: of the leaves themselves, or of tensors that are placed as they are."""
+        """What this rank holds of `outs`: the leaves themselves, or tensors placed like them."""
         found: list[Tensor | None] = []
         for x, mine, out, path in zip(self.tensors, self.locals, outs, self.paths, strict=True):
             if out is not None and _placed(out) != _placed(x):
@@ -73,7 +73,7 @@ class Shards:
 
     @_opaque
     def all_reduce_stats(self, local: Tensor) -> Tensor:
-        """The rows of `Op.STATS` (n, 5) over all ranks. A maximum cannot be added up: two all-reduces."""
+        """The rows of `Op.STATS` (n, 5) over all ranks. A maximum needs an all-reduce of its own."""
         rows = torch.cat([local[:, :2], local[:, 3:]])
         absolute_square, counts = self.add_up(rows, self.share.owned * 2, look=True).chunk(2)
         largest = torch.where(local[:, 2].isnan(), 0.0, local[:, 2])  # MAX need not keep a NaN; Σ|x| does
@@ -83,7 +83,7 @@ class Shards:
 
     @_opaque
     def agree(self) -> None:
-        """Raises on every rank if the ranks pass different lists; before a first write to this one."""
+        """Raise on every rank if the ranks pass different lists; called before the first write to a list."""
         if (self.share.ranks, self.share.digest) not in _agreed:
             self.add_up(_zeros(0, self.locals[0].device), (), look=True)
 
@@ -104,8 +104,8 @@ class Shards:
         return torch.cat([total, rest])
 
     def _checked(self, total: Tensor, same: Tensor, look: bool) -> Tensor:
-        """Raises where the ranks' lists differ. On a GPU that makes the host wait, so it is done once for a list;
-        a difference that comes later makes the sums NaN."""
+        """Raise where the ranks' lists differ. On a GPU this makes the host wait, so it is done once per list;
+        a difference that arises later makes the sums NaN."""
         key = (self.share.ranks, self.share.digest)
         if not (_is_free_to_read(same) or look or key not in _agreed):
             return torch.where(same, total, torch.nan)
@@ -148,7 +148,7 @@ class _Spread(torch.autograd.Function):
 
 @_opaque
 def unwrap(leaves: Sequence[Any], anchors: Sequence[Any], paths: Sequence[str]) -> tuple[Shards, list[Any], list[Any]]:
-    """(how to make the sums global, local leaves, local anchors), from leaves of which some are DTensors."""
+    """(the reduction of the sums, local leaves, local anchors) of leaves some of which are DTensors."""
     for x, a, path in zip(leaves, anchors, paths, strict=False):
         if _placed(x) != _placed(a):
             raise bad_anchor(path, f"placed as {_placed(a)} beside a leaf placed as {_placed(x)}")
@@ -179,7 +179,7 @@ def _placed(x: Any) -> tuple[Any, Any]:
 
 
 def _local(x: Any) -> Any:
-    """The local tensor, of a redistribution under way once it has arrived."""
+    """The local tensor; waits for one that is still being redistributed."""
     if not isinstance(x, DTensor):
         return x
     local = x.to_local(grad_placements=x.placements)

@@ -1,4 +1,4 @@
-"""Whether torch runs eagerly, or something looks on: a compiler, a transform, a tracing mode."""
+"""Whether torch runs plainly, or a compiler, a transform or a tracing mode is active."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""What the custom ops ask of their operands.
+"""What the custom ops require of their operands.
 
-The verbs pass nothing else; but anybody can call `torch.ops.fused_penalty.*`, or load a graph that does, and native
-code would read past the end of what is too short. Real and fake implementations both check, so that a graph which
-cannot run is refused where it is traced. There are no leaves' names here: errors name the operand and its position.
+The verbs always comply; but anybody can call `torch.ops.fused_penalty.*`, or load a graph that does, and native
+code would read past the end of an operand that is too short. Real and fake implementations both check, so that a
+graph which cannot run is refused where it is traced. Leaves have no names here: errors name the operand and its
+position.
 """
 
 from __future__ import annotations
@@ -13,15 +14,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .._core.dtypes import DTYPES, WRITABLE, listed
 from .._core.errors import bad
-from .._core.plan import BOTH, DTYPES
+from .._core.plan import BOTH
 
 _REMEDY = "Call the verbs of fused_penalty.torch, which prepare what this op takes"
-_DTYPES = frozenset(getattr(torch, name) for name in DTYPES)
+_DTYPES, _WRITABLE = (frozenset(getattr(torch, name) for name in names) for names in (DTYPES, WRITABLE))
 
 
 def check_leaves(xs: Sequence[Tensor], anchors: Sequence[Tensor]) -> None:
-    """Leaves that a kernel can read, on one device; no anchors, or one like each leaf."""
+    """Leaves must be readable by a kernel and on one device; there must be no anchors, or one like each leaf."""
     if not xs:
         raise _wrong("xs", "no leaves")
     for i, x in enumerate(xs):
@@ -32,7 +34,7 @@ def check_leaves(xs: Sequence[Tensor], anchors: Sequence[Tensor]) -> None:
 
 
 def check_alike(argument: str, tensors: Sequence[Tensor], xs: Sequence[Tensor]) -> None:
-    """Of each leaf one tensor with its dtype, shape and device."""
+    """There must be a tensor for each leaf, with its dtype, shape and device."""
     if len(tensors) != len(xs):
         raise _wrong(argument, f"{len(tensors)} tensors for {len(xs)} leaves")
     for i, (t, x) in enumerate(zip(tensors, xs, strict=True)):
@@ -40,10 +42,10 @@ def check_alike(argument: str, tensors: Sequence[Tensor], xs: Sequence[Tensor]) 
             raise _wrong(f"{argument}[{i}]", f"{_text(t)} of {t.layout} beside a leaf that is {_text(x)}")
 
 
-def check_strengths(xs: Sequence[Tensor], strengths: Tensor, terms: Sequence[int]) -> None:
-    """Two float64 numbers for each leaf, and its terms."""
-    if strengths.shape != (len(xs), 2) or strengths.dtype != torch.float64 or strengths.device != xs[0].device:
-        raise _wrong("strengths", f"{_text(strengths)} instead of torch.float64[{len(xs)}, 2] on {xs[0].device}")
+def check_coefficients(xs: Sequence[Tensor], coefficients: Tensor, terms: Sequence[int]) -> None:
+    """There must be two float64 numbers for each leaf, and its terms."""
+    if coefficients.shape != (len(xs), 2) or coefficients.dtype != torch.float64 or coefficients.device != xs[0].device:
+        raise _wrong("coefficients", f"{_text(coefficients)} instead of torch.float64[{len(xs)}, 2] on {xs[0].device}")
     check_terms(xs, terms)
 
 
@@ -53,15 +55,25 @@ def check_terms(xs: Sequence[Tensor], terms: Sequence[int]) -> None:
 
 
 def check_live(live: Sequence[int], leaves: int, written: int | None = None) -> None:
-    """Positions of leaves, in order; as many as there are tensors to write."""
+    """`live` must be positions of leaves, in order, as many as there are tensors to write."""
     if any(not 0 <= i < leaves for i in live) or any(a >= b for a, b in itertools.pairwise(live)):
         raise _wrong("live", f"{_some(live)} are not rising positions in {leaves} leaves")
     if written is not None and len(live) != written:
         raise _wrong("live", f"{len(live)} positions for {written} tensors to write")
 
 
+def check_dtypes(xs: Sequence[Tensor], live: Sequence[int]) -> None:
+    """Leaves for which something is written must have a dtype that can be written."""
+    for i in live:
+        if xs[i].dtype not in _WRITABLE:
+            raise bad(
+                TypeError, f"xs[{i}]", f"a leaf of dtype {xs[i].dtype} is only read: what is written needs "
+                f"{listed(WRITABLE)}", "Leave it out with mask=, or freeze it (requires_grad_(False))",
+            )  # fmt: skip
+
+
 def check_written(argument: str, written: Sequence[Tensor]) -> None:
-    """No memory is written twice by one launch."""
+    """One launch must not write any memory twice."""
     filled = [t for t in written if t.numel()]
     if len({t.data_ptr() for t in filled}) < len(filled):
         raise bad(

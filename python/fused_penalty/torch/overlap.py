@@ -17,7 +17,7 @@ from numpy.exceptions import TooHardError
 
 from .boxes import OutOfWork, Piece, meet
 
-MAX_WORK = 100_000  # steps of NumPy's solver of one equation about one tensor: milliseconds
+MAX_WORK = 100_000  # steps of NumPy's solver for one equation about one tensor: milliseconds
 MAX_PAIRS, PAIR_WORK = 2_000, 10_000  # pairs that go to the solver, and its steps for each
 MAX_DIMS = 32  # of a NumPy array, in the oldest version that we take
 
@@ -25,7 +25,7 @@ Dims = tuple[tuple[int, int], ...]  # (stride, length)
 
 
 class Undecided(Exception):
-    """Two tensors of the list (or one, twice) that may share an element or not."""
+    """Two tensors of the list (or one, with itself) of which it is not known whether they share an element."""
 
     def __init__(self, first: int, second: int) -> None:
         super().__init__(first, second)
@@ -39,7 +39,7 @@ class Footprint:
     base: int
     dims: Dims
     run: int
-    nested: bool  # every stride reaches over all that is within it, so that no byte is named twice
+    nested: bool  # every stride is at least as long as all that it steps over, so no byte is covered twice
 
     @property
     def end(self) -> int:
@@ -65,7 +65,7 @@ def footprint(address: int, shape: Sequence[int], strides: Sequence[int], width:
 
 
 def repeats(shape: Sequence[int], strides: Sequence[int]) -> bool:
-    """Whether two indices are one element, that is Σ k_d·stride_d = 0 for some |k_d| < n_d, not all of them 0."""
+    """Whether two indices mean one element, that is Σ k_d·stride_d = 0 for some |k_d| < n_d, not all of them 0."""
     if 0 in shape:
         return False
     dims = sorted((step, n) for step, n in zip(strides, shape, strict=True) if n > 1)
@@ -76,7 +76,7 @@ def repeats(shape: Sequence[int], strides: Sequence[int]) -> bool:
         reach += step * (n - 1)
     if not suspects:
         return bool(dims) and dims[0][0] == 0
-    if dims[0][0] == 0 or _product(n for _, n in dims) > reach + 1:  # more indices than places
+    if dims[0][0] == 0 or _product(n for _, n in dims) > reach + 1:  # more indices than there are places in memory
         return True
     # Of a solution, take the largest stride with k_d != 0, and k_d > 0: then k_d steps of it lead from one index of the
     # smaller strides to another.
@@ -88,7 +88,7 @@ def repeats(shape: Sequence[int], strides: Sequence[int]) -> bool:
 
 
 def shared(prints: Sequence[Footprint | None], written: Sequence[bool]) -> tuple[int, int] | None:
-    """Positions of two that share a byte, the first of them written; None where there are none.
+    """Positions of two tensors that share a byte, the first of them written; None if there are none.
 
     Views that are cut from one array along its dimensions (columns, blocks, every second row, tiles) are told apart in
     n·log n. Other strides go to NumPy's solver, pair by pair.
@@ -116,7 +116,7 @@ def shared(prints: Sequence[Footprint | None], written: Sequence[bool]) -> tuple
 def _near(
     prints: Sequence[Footprint | None], known: list[int], hard: set[int], written: Sequence[bool]
 ) -> Iterator[tuple[int, int]]:
-    """Pairs whose spans overlap, one of them in `hard` and the first of them written."""
+    """Pairs whose spans overlap, one of the two in `hard` and the first written."""
     spans = sorted((p.base, p.end, i) for i in known if (p := prints[i]) is not None)
     open_: list[tuple[int, int]] = []
     for base, end, i in spans if hard else ():
@@ -131,7 +131,7 @@ def _near(
 def _share(p: Footprint, q: Footprint, work: int, first: int, second: int) -> bool:
     if max(len(p.dims), len(q.dims)) >= MAX_DIMS:
         raise Undecided(first, second)
-    limit: Any = work  # NumPy's stubs know but two of its values
+    limit: Any = work  # NumPy's stubs know only two of its values
     try:
         return np.shares_memory(_shadow(p), _shadow(q), max_work=limit)
     except (TooHardError, OverflowError):
@@ -139,7 +139,8 @@ def _share(p: Footprint, q: Footprint, work: int, first: int, second: int) -> bo
 
 
 class _Shadow:
-    """Strides and an address for NumPy, of any device; nobody reads the elements."""
+    """A tensor's strides and address as an array of NumPy's, whose solver takes only these. The memory may be a GPU's:
+    the elements are never read."""
 
     def __init__(self, p: Footprint) -> None:
         dims = (*p.dims, (1, p.run))
@@ -152,7 +153,7 @@ class _Shadow:
         }
 
 
-_FAR = 1 << 12  # NumPy takes address 0 for none
+_FAR = 1 << 12  # to NumPy the address 0 means that there is none
 
 
 def _shadow(p: Footprint) -> np.ndarray:

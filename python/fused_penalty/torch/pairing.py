@@ -1,6 +1,6 @@
-"""What pairs with the leaves: trees of strengths and masks, and anchors.
+"""Pair strengths, masks and anchors with the leaves.
 
-By name where both sides have names, by position only where both are lists, never by luck.
+By name where both sides have names, by position only where both are lists; anything else is refused.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from .._core.containers import unique, walk
 from .._core.errors import bad, bad_anchor
 from .leaves import Leaves, flatten_with_ties
 from .survey import check_leaves
+from .types import Anchor
 
 SHOWN = 3  # names in a message
 
@@ -45,7 +46,7 @@ def prefix_tree(argument: str, tree: Any, leaves: Leaves) -> list[Any] | None:
     return found
 
 
-def anchors_of(anchor: Any, found: Leaves, index: Sequence[int], leaves: list[Tensor]) -> list[Tensor]:
+def anchors_of(anchor: Anchor | None, found: Leaves, index: Sequence[int], leaves: list[Tensor]) -> list[Tensor]:
     """The anchors of the leaves at `index`, checked; an empty list without an anchor."""
     if anchor is None:
         return []
@@ -79,17 +80,17 @@ def _paired(found: Leaves, index: Sequence[int], anchor: Leaves) -> list[Any]:
         return [found.tensors[i] for i in index]
     if found.keys is None:
         raise bad(
-            ValueError, "anchor", "it has names and params have none, so that only luck would pair them",
+            ValueError, "anchor", "it has names and params have none, so they cannot be paired reliably",
             "Give params their names too: the Module, named_parameters() (to the optimizer, for attach) or a mapping",
         )  # fmt: skip
     raise bad(
-        ValueError, "anchor", "params have names and it has none, so that only luck would pair them",
+        ValueError, "anchor", "params have names and it has none, so they cannot be paired reliably",
         "Give the anchor names too: a Module, a state_dict or {n: p.detach().clone() for n, p in m.named_parameters()}",
     )  # fmt: skip
 
 
 def _by_name(found: Leaves, keys: list[str], index: Sequence[int], entries: dict[str, Any]) -> list[Any]:
-    """The entry of each leaf. Other entries (buffers, of a state_dict) are not looked at."""
+    """The entry of each leaf. Other entries (such as buffers in a state_dict) are ignored."""
     missing = [keys[i] for i in index if keys[i] not in entries]
     if not missing:
         return [entries[keys[i]] for i in index]

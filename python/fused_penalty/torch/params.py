@@ -10,22 +10,25 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from .._core.errors import bad, describe
+from .._core.errors import bad, bad_write, describe
 from .._core.strengths import Groups, check_mask_leaf, group, resolve_strengths
-from .leaves import Leaves, Params, flatten
+from .leaves import Leaves, flatten
 from .modes import is_plain
 from .pairing import anchors_of, prefix_tree
 from .scalars import admit, is_tensor
-from .survey import SUPPORTED, Tensors, check_leaves, check_memory, look, read_natively
+from .survey import SUPPORTED, WRITABLE, Tensors, check_leaves, check_memory, look, read_natively
+from .types import Anchor, Mask, Params, Strength
 
 if TYPE_CHECKING:
     from .mesh import Shards
 
-__all__ = ["SUPPORTED", "Leaves", "Params", "Selection", "Tensors", "is_frozen", "is_plain", "select", "zeros"]
+__all__ = ["SUPPORTED", "Leaves", "Selection", "Tensors", "is_frozen", "is_plain", "select", "zeros"]
 
 
 @dataclass(frozen=True)
 class Selection:
+    """The flattened params, and what a call needs of those leaves that are selected."""
+
     all: Leaves
     index: Sequence[int]  # positions of the selected leaves
     leaves: list[Tensor]
@@ -45,11 +48,21 @@ class Selection:
         """What this rank holds of outputs that are placed as `params`."""
         return list(outs) if self.shards is None else self.shards.local(outs)
 
+    def check_dtypes(self, written: Sequence[Any]) -> None:
+        """Raise for the first leaf of a dtype that no operation writes, where `written` is true."""
+        if self.read is not None and self.read.all_writable:
+            return
+        for x, write, path in zip(self.leaves, written, self.paths(), strict=True):
+            if write and x.dtype not in WRITABLE:
+                raise bad_write(path, x.dtype)
+
     def paths(self) -> tuple[str, ...]:
         return tuple(_names(self.all, self.index))
 
 
-def select(params: Params, l1: Any, l2: Any, mask: Any, anchor: Any, frozen: str = "count") -> Selection:
+def select(
+    params: Params, l1: Strength, l2: Strength, mask: Mask | None, anchor: Anchor | None, frozen: str = "count"
+) -> Selection:
     """Flatten, mask and check; nothing is computed yet."""
     found = flatten(params)
     selected = [True] * len(found.tensors)
@@ -84,7 +97,7 @@ def select(params: Params, l1: Any, l2: Any, mask: Any, anchor: Any, frozen: str
     return Selection(found, index, leaves, anchors, group(len(leaves), *strengths), dtype, by_device, shards, read)
 
 
-def _masked(params: Params, mask: Any, found: Leaves) -> list[bool]:
+def _masked(params: Params, mask: Mask, found: Leaves) -> list[bool]:
     tree = mask(params) if callable(mask) and not isinstance(mask, nn.Module) else mask
     flat = prefix_tree("mask", tree, found)
     values = [tree] * len(found.tensors) if flat is None else flat
@@ -95,7 +108,7 @@ def _skips(frozen: Any) -> bool:
     if not isinstance(frozen, str) or frozen not in ("count", "skip"):
         raise bad(
             ValueError, "frozen", f"{describe(frozen)} is unknown",
-            'Use "count" (parameters that require no grad count) or "skip" (they are left out)',
+            'Use "count" (parameters that do not require grad count) or "skip" (they are left out)',
         )  # fmt: skip
     return frozen == "skip"
 
@@ -110,12 +123,12 @@ def _names(found: Leaves, index: Sequence[int]) -> Sequence[str]:
 
 
 def is_frozen(x: Tensor) -> bool:
-    """A parameter that does not learn: it is counted, and nothing is computed or written for it."""
-    return not x.requires_grad and type(x) is not Tensor and isinstance(x, nn.Parameter)  # the slow test comes last
+    """Whether a parameter does not learn: it counts, but nothing is computed or written for it."""
+    return not x.requires_grad and type(x) is not Tensor and isinstance(x, nn.Parameter)  # the slow test last
 
 
 def _unwrap(leaves: list[Any], anchors: list[Any], names: Sequence[str]) -> tuple[Shards | None, list[Any], list[Any]]:
-    """What this rank holds of DTensors. Without torch.distributed.tensor there are none."""
+    """What this rank holds of DTensors. There are none where torch.distributed.tensor is not imported."""
     if "torch.distributed.tensor" in sys.modules:
         from .mesh import DTensor, unwrap
 
@@ -125,5 +138,5 @@ def _unwrap(leaves: list[Any], anchors: list[Any], names: Sequence[str]) -> tupl
 
 
 def zeros(*shape: int) -> Tensor:
-    """The result where no leaf is selected, whatever the default dtype and device."""
+    """The result if no leaf is selected, whatever the default dtype and device."""
     return torch.zeros(shape, dtype=torch.float32, device="cpu")

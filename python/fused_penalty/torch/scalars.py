@@ -1,7 +1,7 @@
-"""Strengths and steps that are 0-d tensors: the one door through which they come in.
+"""Strengths and steps that are 0-d tensors: every one is checked here.
 
-A launch reads them by address, so what has none of its own is unwrapped or refused here, before anything is computed.
-Their values are never looked at.
+A launch reads them by address, so a tensor without memory of its own is unwrapped or refused, before anything is
+computed. Their values are never read.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def admit(argument: str, value: Tensor, path: str | None) -> Tensor:
 
 
 def as_double(value: float | Tensor, device: torch.device) -> Tensor:
-    """In float64 on the device. No constant in a trace, as `torch.as_tensor` makes one."""
+    """In float64 on the device. Unlike `torch.as_tensor`, makes no constant in a trace."""
     if isinstance(value, Tensor):
         return value.to(device, torch.float64)
     return torch.full((), value, dtype=torch.float64, device=device)
@@ -58,7 +58,7 @@ def is_wrapper(value: Tensor) -> bool:
 
 
 def _hides_memory(value: Tensor) -> bool:
-    """A wrapper, but for torch's own fake and functional tensors, which stand for plain ones where torch traces."""
+    """Whether it is a wrapper, except the fake and functional tensors that stand for plain ones while torch traces."""
     if not is_wrapper(value):
         return False
     return is_plain() or not type(value).__module__.startswith("torch._subclasses.")

@@ -1,4 +1,4 @@
-"""Which ranks hold a list of DTensors together, which of them counts each leaf, and the digest of the list."""
+"""Which ranks together hold a list of DTensors, which of them counts each leaf, and the digest of the list."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DIGEST_BITS = 18  # world · digest² stays an exact float64 up to 2^17 ranks
 
 
 class Layout(NamedTuple):
-    """One leaf as all ranks see it; mesh and placements are None for a plain tensor."""
+    """A leaf as all ranks see it; mesh and placements are None for a plain tensor."""
 
     path: str
     shape: torch.Size
@@ -27,7 +27,7 @@ class Layout(NamedTuple):
 
 
 class Share(NamedTuple):
-    """What follows from the layouts on this rank."""
+    """What the layouts mean for this rank."""
 
     ranks: tuple[int, ...]  # that hold the leaves together
     owned: tuple[bool, ...]  # leaves that this rank counts
@@ -38,8 +38,8 @@ class Share(NamedTuple):
 def share_of(layouts: tuple[Layout, ...], rank: int, world: int) -> Share:
     """Which ranks hold the leaves, and which leaves this rank counts.
 
-    The ranks are those of the mesh that holds all others, or all ranks where none does. The leaf of a smaller mesh
-    lives in several copies, one for each mesh like it in the others' rows; the copy with the first rank counts.
+    The ranks are those of the mesh that contains all others, or all ranks if none does. A leaf on a smaller mesh
+    exists in several copies, one for each mesh like it within the larger one; the copy with the first rank counts.
     """
     members = {x.mesh: _ranks(x, rank) for x in layouts if x.mesh is not None}
     ranks = max(members.values(), key=len)

@@ -1,4 +1,4 @@
-"""What the verbs share: strengths as tensors, one launch per device, and the penalty from sums and strengths."""
+"""Strengths as tensors: what the user gives, the coefficients of an operation, the penalty from sums and strengths."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .backends.tables import Place, Tables
 from .params import Selection, is_plain
 from .scalars import as_double
 
-# Marks the function itself: names and globs are static, and torch.compile would warn of the cache in fnmatch.
+# Names and globs are static, and torch.compile would warn of the cache in fnmatch.
 torch.compiler.assume_constant_result(first_matches)
 
 
@@ -27,26 +27,7 @@ def requested(backend: str | None) -> str | None:
     return backends.requested("torch", backend)
 
 
-def take(s: Selection, index: Sequence[int]) -> tuple[list[Tensor], list[Tensor]]:
-    return [s.leaves[i] for i in index], [s.anchors[i] for i in index] if s.anchors else []
-
-
-def gather(s: Selection, parts: list[Tensor], *, stats: bool = False) -> Tensor:
-    """The rows of one launch per device, in the order of the leaves, on the first leaf's device; of sharded leaves,
-    over all ranks. The rows are sums, or those of `Op.STATS`."""
-    total = parts[0]
-    if len(parts) > 1:
-        rows: list[Any] = [None] * len(s.leaves)
-        for index, part in zip(s.by_device, parts, strict=True):
-            for i, row in zip(index, part.to(s.leaves[0].device).unbind(), strict=True):
-                rows[i] = row
-        total = torch.stack(rows)
-    if s.shards is None:
-        return total
-    return s.shards.all_reduce_stats(total) if stats else s.shards.all_reduce(total)
-
-
-_STATIC = Tables(64)  # one copy to the device for each list of values, which the capture of a graph does not repeat
+_STATIC = Tables(64)  # one copy to the device for each list of values; capturing a graph does not repeat it
 
 
 def _static(values: tuple[float, ...], device: torch.device) -> Tensor:
@@ -60,7 +41,7 @@ def _static(values: tuple[float, ...], device: torch.device) -> Tensor:
 def spread(values: Sequence[Any], of_leaf: Sequence[int], device: torch.device) -> Tensor:
     """`values[of_leaf[i]]` for each leaf i, (n,) float64 on the device.
 
-    A float is written by a fill or copied when it is new, so that a step whose values did not change copies nothing.
+    Floats are filled in, or copied when they are new, so a step whose values did not change copies nothing.
     """
     n = len(of_leaf)
     if all(isinstance(v, float) for v in values):

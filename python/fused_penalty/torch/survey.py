@@ -10,24 +10,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .._core import dtypes
 from .._core.errors import bad, bad_dtype, bad_object
-from .._core.plan import DTYPES
 from .leaves import memory_of
 from .modes import is_plain
 
 try:
     from .._cpu import Tensors
-except ImportError:  # not built: fused_penalty.backends() tells
+except ImportError:  # not built; fused_penalty.backends() says so
     Tensors = None  # type: ignore[assignment, misc]
 
-SUPPORTED = frozenset(getattr(torch, name) for name in DTYPES)
+SUPPORTED, WRITABLE = (frozenset(getattr(torch, name) for name in names) for names in (dtypes.DTYPES, dtypes.WRITABLE))
 
 # The result's dtype, the leaves' indices device by device, and what the native reader has read, if it could.
 Survey = tuple[torch.dtype, list[Sequence[int]], Any]
 
 
 def read_natively(leaves: list[Any]) -> Survey | None:
-    """By the native reader, in a tenth of the time; None where it has to be looked at in Python."""
+    """Fast path: survey the leaves in native code (about 10x faster); None if they must be looked at in Python."""
     if Tensors is None or not is_plain():
         return None
     try:
@@ -40,12 +40,12 @@ def read_natively(leaves: list[Any]) -> Survey | None:
 
 
 def _may_stand_in(leaves: list[Any], read: Any) -> bool:
-    """Whether one of the leaves is no more than a place for values that are elsewhere: most of those are empty, so that
-    not all of 2,000 have to be asked."""
-    empty = np.flatnonzero(np.frombuffer(read.layout, np.uint64) >> np.uint64(2) == 0)
+    """Whether one of the leaves stands in for values that are elsewhere. Most of those are empty, so only empty leaves
+    are checked."""
+    empty = np.flatnonzero(np.frombuffer(read.layout, np.uint64) >> np.uint64(dtypes.BITS) == 0)
     if any(_stands_in(leaves[i]) for i in empty):
         return True
-    # FSDP1's views are not empty, so all are asked, but only where there can be any: it needs a process group.
+    # FSDP1's views are not empty, so all leaves are checked, but only where there can be any: it needs a process group.
     fsdp1 = "torch.distributed.fsdp._flat_param" in sys.modules and torch.distributed.is_initialized()
     return fsdp1 and any(getattr(t, "_fsdp_flattened", False) for t in leaves)
 
@@ -59,7 +59,7 @@ def _stands_in(t: Any) -> tuple[str, str] | None:
         )
     if getattr(t, "_fsdp_flattened", False):
         return (
-            "a view into the flat parameter of FSDP1, of which this rank may hold no more than a part",
+            "a view into the flat parameter of FSDP1, of which this rank may hold only a part",
             "Shard the module with FSDP2 (fully_shard), whose DTensors work; inside FSDP.summon_full_params, "
             "where views are whole, give [p.data for p in ...]",
         )
@@ -81,7 +81,7 @@ def look(leaves: list[Tensor]) -> Survey:
 
 
 def check_memory(tensors: Sequence[Tensor], names: Sequence[str], argument: str = "params") -> None:
-    """Raises for the first tensor without memory of its own, by name. Not where a transform hides the memory."""
+    """Raise for the first tensor without memory of its own, by name. A transform may hide memory: no check then."""
     if not is_plain():
         return
     for t, name in zip(tensors, names, strict=True):
@@ -99,7 +99,7 @@ def check_memory(tensors: Sequence[Tensor], names: Sequence[str], argument: str 
 
 
 def check_leaves(leaves: Sequence[Any], names: Sequence[str], argument: str = "params") -> None:
-    """Raises for the first leaf that no kernel can read, by name."""
+    """Raise for the first leaf that no kernel can read, by name."""
     compiling = torch.compiler.is_compiling()
     for t, name in zip(leaves, names, strict=True):
         if not isinstance(t, Tensor):
@@ -121,7 +121,7 @@ def check_leaves(leaves: Sequence[Any], names: Sequence[str], argument: str = "p
 
 
 def _kind_without_memory(t: Tensor) -> str | None:
-    if t.layout is torch.strided and t.dtype in SUPPORTED:  # the usual one, by two questions and two more
+    if t.layout is torch.strided and t.dtype in SUPPORTED:  # the usual tensor, told by four cheap attributes
         return "meta" if t.is_meta else "nested" if t.is_nested else None
     if t.is_quantized:
         return "quantized"

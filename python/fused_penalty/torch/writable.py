@@ -16,19 +16,20 @@ _is_leaf, _version = operator.attrgetter("is_leaf"), operator.attrgetter("_versi
 
 
 def check_writable(s: Selection, outs: Sequence[Tensor | None], *, gradients: bool = False) -> None:
-    """Raises for the first of `outs` that cannot be written in place, by the name of its leaf; then tells autograd of
-    the write that follows.
+    """Raise for the first of `outs` that cannot be written in place, by the name of its leaf; then tells autograd of
+    the coming write.
 
     `outs` are the leaves themselves, or their gradients. Refused: memory that is not dense or not like the leaf's,
     results of recorded operations, inference tensors outside inference mode, tensors that hold an element twice, and
-    tensors that share elements with others of the call. While torch.compile traces there is no memory to ask about;
-    only dtypes and layouts are looked at.
+    tensors that share elements with others of the call. While torch.compile traces there is no memory to check;
+    only dtypes and layouts are.
     """
     placed, outs = outs, s.local(outs)
+    s.check_dtypes([o is not None for o in outs])
     written = [o for o in placed if o is not None]
     plain = is_plain()
-    if plain and _is_fine(s, written, outs, gradients):
-        _tell_autograd(s, written, outs)
+    if plain and _is_ordinary(s, written, outs, gradients):
+        _bump_versions(s, written, outs)
         return
     what = "its gradient, " if gradients else ""
     for name, x, out, whole in zip(s.paths(), s.leaves, outs, placed, strict=True):
@@ -36,11 +37,11 @@ def check_writable(s: Selection, outs: Sequence[Tensor | None], *, gradients: bo
             _check_one(name, x, out, whole.is_leaf, what, plain)
     if plain:
         _check_shared(s, outs, what)
-        _tell_autograd(s, written, outs)
+        _bump_versions(s, written, outs)
 
 
-def _tell_autograd(s: Selection, written: list[Tensor], outs: Sequence[Tensor | None]) -> None:
-    """Bumps the version counters, so that a backward pass which needs an old value raises."""
+def _bump_versions(s: Selection, written: list[Tensor], outs: Sequence[Tensor | None]) -> None:
+    """Bump the version counters, so that a backward pass which needs an old value raises."""
     if s.shards is not None:  # a DTensor's version is not that of its local tensor
         written = written + [o for o in outs if o is not None]
     if torch.is_inference_mode_enabled():  # inference tensors have no version
@@ -48,8 +49,8 @@ def _tell_autograd(s: Selection, written: list[Tensor], outs: Sequence[Tensor | 
     torch.autograd.graph.increment_version(written)
 
 
-def _is_fine(s: Selection, written: list[Tensor], outs: Sequence[Tensor | None], gradients: bool) -> bool:
-    """The whole check, in a tenth of the time, where there is nothing unusual."""
+def _is_ordinary(s: Selection, written: list[Tensor], outs: Sequence[Tensor | None], gradients: bool) -> bool:
+    """Fast path: the whole check in native code (about 10x faster); False if a tensor is out of the ordinary."""
     if s.read is None or not all(map(_is_leaf, written)):
         return False
     try:
@@ -101,7 +102,7 @@ def _check_once(name: str, out: Tensor, what: str) -> None:
     except Undecided:
         raise bad(
             ValueError, "params",
-            f"{what}a tensor of shape {list(out.shape)} and strides {list(out.stride())}, of which cannot be proved "
+            f"{what}a tensor of shape {list(out.shape)} and strides {list(out.stride())}: it cannot be proved "
             "in reasonable time that it holds every element once",
             "Give contiguous() memory", path=name,
         ) from None  # fmt: skip

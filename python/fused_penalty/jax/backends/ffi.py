@@ -1,10 +1,10 @@
-"""The fused kernels as XLA custom calls. The same call on every platform: XLA picks the handler that is
-registered for the platform it compiles for."""
+"""The fused kernels as one XLA custom call, with the operation as an attribute: XLA picks the handler of the platform
+that it compiles for. csrc/jax_arrays.h describes its operands and results."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +16,14 @@ from ..._core.backends import Launched
 from ..._core.operations import Op
 from ..._core.plan import Plan
 
+TARGET = "fused_penalty"
 Result = tuple[tuple[int, ...], Any]  # shape and dtype
 
 
 @dataclass(frozen=True)
 class Launcher:
-    """The calls for one platform. `chunk` is the length of a chunk that suits it; `scratch_bytes` tells by operation,
-    chunks and addresses what its kernels need beside operands and results, None where that is nothing.
+    """A `JaxBackend` for one platform. `chunk` is the length of its chunks; `scratch_bytes` says how much
+    memory, by operation, chunks and addresses, its kernels need beside operands and results; None if they need none.
 
     Scratch is one more result, which nobody reads: so XLA plans its memory, and knows it when it replays the call.
     """
@@ -40,55 +41,48 @@ class Launcher:
         *,
         in_place: bool,
     ) -> Launched:
-        """Leaves, then their anchors, if any. In place each new leaf takes the leaf's memory: where that is still
-        needed, XLA copies it first."""
-        if op is Op.STATS:
-            (found,) = self._call("fused_penalty_stats", op, plan, (), arrays, [self._stats(plan, dtype)])
-            return Launched(_split(found), None, ())
-        totals = ((plan.slot_count, len(op.columns)), dtype)
-        if coefficients is None:
-            total, one = self._call("fused_penalty_sums", op, plan, (), arrays, [totals, ((), np.float32)])
-            return Launched((total,), one, ())
-        target = {Op.GRADIENT: "fused_penalty_gradient", Op.PROX: "fused_penalty_prox"}[op]
-        written = [(x.shape, x.dtype) for x in arrays[: len(plan.sizes)]]
-        total, *new = self._call(target, op, plan, (coefficients,), arrays, [totals], written, in_place=in_place)
-        return Launched((total,), None, tuple(new))
-
-    def _stats(self, plan: Plan, dtype: Any) -> tuple[Any, Any]:
-        # Of 32-bit results the counts are uint32, so the reals travel as the bits of one.
-        return (plan.slot_count, len(Op.STATS.columns)), np.float64 if dtype == np.float64 else np.uint32
-
-    def _call(
-        self,
-        target: str,
-        op: Op,
-        plan: Plan,
-        before: Sequence[jax.Array],
-        arrays: Sequence[jax.Array],
-        found: Sequence[Result],
-        written: Sequence[Result] = (),
-        *,
-        in_place: bool = False,
-    ) -> Sequence[jax.Array]:
-        """The call on (table, before..., arrays...) for (found..., [scratch], written...), without the scratch. Inside
-        a user's `shard_map` the arrays have a type that says over which axes they vary: the table and the results get
-        it, too."""
-        table: Any = dataclasses.replace(plan, chunk=self.chunk).table
+        """`arrays`: the leaves, then their anchors, if any. In place, each new leaf takes the leaf's memory; if that is
+        still needed, XLA copies it first."""
+        table = dataclasses.replace(plan, chunk=self.chunk).table
+        leaves = arrays[: len(plan.sizes)]
+        written = [(x.shape, x.dtype) for x in leaves] if op.writes else []
+        # Of 32-bit totals with counts among them, the reals travel as the bits of uint32.
+        bits = np.uint32 if op.counts and dtype == np.float32 else dtype
+        found: list[Result] = [((plan.slot_count, len(op.columns)), bits)]
+        if not op.writes:
+            found.append(((), np.float32))  # the echo
         scratch = self._scratch(op, len(table), len(arrays) + len(written))
-        results = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in (*found, *scratch, *written)]
+        before = [] if coefficients is None else [coefficients]
         first = len(found) + len(scratch)  # of what is written
         aliases = {1 + len(before) + i: first + i for i in range(len(written))} if in_place else None
-        like = jax.typeof(arrays[0])
-        if like.mat.varying:
-            table = jax.lax.pcast(table, tuple(like.mat.varying), to="varying")
-            whole = NamedSharding(like.sharding.mesh, PartitionSpec())
-            results = [x.update(manual_axis_type=like.mat, sharding=whole) for x in results]
-        call = jax.ffi.ffi_call(target, results, input_output_aliases=aliases)
-        made = call(table, *before, *arrays, anchored=len(arrays) > len(plan.sizes))
-        return [*made[: len(found)], *made[first:]]
+        made = _call([*found, *scratch, *written], aliases, op, table, before, arrays, len(arrays) > len(leaves))
+        totals = _split(made[0]) if op.counts else (made[0],)
+        return Launched(totals, None if op.writes else made[1], tuple(made[first:]))
 
     def _scratch(self, op: Op, chunks: int, addresses: int) -> Sequence[Result]:
         return [((self.scratch_bytes(op, chunks, addresses),), np.uint8)] if self.scratch_bytes else []
+
+
+def _call(
+    results: Sequence[Result],
+    aliases: dict[int, int] | None,
+    op: Op,
+    table: Any,
+    before: Sequence[jax.Array],
+    arrays: Sequence[jax.Array],
+    anchored: bool,
+) -> Sequence[jax.Array]:
+    """The call on (table, before..., arrays...). Inside a user's `shard_map` the arrays' types say over which
+    axes they vary; the table and the results get the same."""
+    shapes = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in results]
+    like = jax.typeof(arrays[0])
+    if like.mat.varying:
+        table = jax.lax.pcast(table, tuple(like.mat.varying), to="varying")
+        whole = NamedSharding(like.sharding.mesh, PartitionSpec())
+        shapes = [x.update(manual_axis_type=like.mat, sharding=whole) for x in shapes]
+    call = jax.ffi.ffi_call(TARGET, shapes, input_output_aliases=aliases)
+    made: Sequence[jax.Array] = call(table, *before, *arrays, op=np.int32(op), anchored=anchored)
+    return made
 
 
 def _split(found: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -99,7 +93,6 @@ def _split(found: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jax.lax.bitcast_convert_type(found[:, :3], np.float32), counts
 
 
-def register(targets: Mapping[str, Any], platform: str) -> None:
-    """Makes the handlers known to XLA; must come before anything is compiled that calls them."""
-    for name, capsule in targets.items():
-        jax.ffi.register_ffi_target(name, capsule, platform=platform)
+def register(handler: Any, platform: str) -> None:
+    """Register the handler with XLA, before anything that calls it is compiled."""
+    jax.ffi.register_ffi_target(TARGET, handler, platform=platform)

@@ -21,6 +21,7 @@ from ..._core.backends import Launched
 from ..._core.operations import Op
 from ..._core.plan import BOTH, Plan
 from ..elastic_net import wide, written
+from ..types import Params, PyTree, Scalar, Step
 
 RUN = 16  # numbers in a row in float32, as `kRun` of kernels/elastic_net.h; then the sum is carried in two float32
 
@@ -53,52 +54,82 @@ def row_sums(x: jax.Array) -> jax.Array:
     return jnp.stack([accurate_sum(jnp.abs(x)), accurate_sum(x * x)], axis=-1)
 
 
-def sums(params: Any) -> tuple[jax.Array, jax.Array]:
-    """(Σ|x_i|, Σx_i²), each of shape (leaves,).
+def sums(params: Params) -> tuple[jax.Array, jax.Array]:
+    """Compute (Σ|x_i|, Σx_i²) of each leaf.
 
-    >>> from fused_penalty import reference
-    >>> reference.sums({"w": jnp.array([1.0, -2.0])})[1].tolist()
-    [5.0]
+    Args:
+      params: A pytree of floating arrays.
+
+    Returns:
+      Two arrays of shape (leaves,): float32, or float64 if the leaves are.
+
+    Example:
+      >>> from fused_penalty import reference
+      >>> reference.sums({"w": jnp.array([1.0, -2.0])})[1].tolist()
+      [5.0]
     """
     found = jnp.stack([row_sums(jnp.ravel(x)) for x in jax.tree.leaves(params)])
     return found[:, 0], found[:, 1]
 
 
-def penalty(params: Any, l1: Any = 0.0, l2: Any = 0.0) -> jax.Array:
-    """Σ_i ( l1·Σ|x_i| + l2·Σx_i² ), a scalar.
+def penalty(params: Params, l1: Scalar = 0.0, l2: Scalar = 0.0) -> jax.Array:
+    """Compute Σ_i ( l1·Σ|x_i| + l2·Σx_i² ).
 
-    >>> from fused_penalty import reference
-    >>> float(reference.penalty([jnp.array([1.0, -2.0])], l1=1.0, l2=0.5))
-    5.5
+    Args:
+      params: A pytree of floating arrays.
+      l1, l2: Strengths for all leaves: numbers or 0-d arrays.
+
+    Returns:
+      A scalar: float32, or float64 if a leaf is.
+
+    Example:
+      >>> from fused_penalty import reference
+      >>> float(reference.penalty([jnp.array([1.0, -2.0])], l1=1.0, l2=0.5))
+      5.5
     """
     absolute, square = sums(params)
     first, second = accurate_sum(absolute), accurate_sum(square)
     return jnp.where(l1 == 0, 0, l1 * first) + jnp.where(l2 == 0, 0, l2 * second)
 
 
-def penalty_and_grad(params: Any, l1: Any = 0.0, l2: Any = 0.0) -> tuple[jax.Array, Any]:
-    """The penalty and its gradient, a pytree like params.
+def penalty_and_grad(params: Params, l1: Scalar = 0.0, l2: Scalar = 0.0) -> tuple[jax.Array, PyTree]:
+    """Compute the penalty and its gradient l1·sign(x_i) + 2·l2·x_i, with sign(±0) = 0.
 
-    >>> from fused_penalty import reference
-    >>> reference.penalty_and_grad([jnp.array([0.0, -2.0])], l1=1.0, l2=0.5)[1][0].tolist()
-    [0.0, -3.0]
+    Args:
+      params: A pytree of floating arrays.
+      l1, l2: Strengths for all leaves: numbers or 0-d arrays.
+
+    Returns:
+      The scalar, and gradients like params: a pytree.
+
+    Example:
+      >>> from fused_penalty import reference
+      >>> reference.penalty_and_grad([jnp.array([0.0, -2.0])], l1=1.0, l2=0.5)[1][0].tolist()
+      [0.0, -3.0]
     """
-
     return penalty(params, l1, l2), _map(Op.GRADIENT, params, l1, l2)
 
 
-def prox(params: Any, l1: Any = 0.0, l2: Any = 0.0, step: Any = 1.0) -> Any:
-    """The proximal step of the penalty, a pytree like params.
+def prox(params: Params, l1: Scalar = 0.0, l2: Scalar = 0.0, step: Step = 1.0) -> PyTree:
+    """Make the proximal step of the penalty: S(x_i, step·l1) / (1 + 2·step·l2).
 
-    >>> from fused_penalty import reference
-    >>> reference.prox([jnp.array([0.5, -2.0])], l1=1.0, l2=0.5)[0].tolist()
-    [0.0, -0.5]
+    Args:
+      params: A pytree of floating arrays.
+      l1, l2: Strengths for all leaves: numbers or 0-d arrays.
+      step: The length of the step: a number or a 0-d array.
+
+    Returns:
+      A new pytree like params.
+
+    Example:
+      >>> from fused_penalty import reference
+      >>> reference.prox([jnp.array([0.5, -2.0])], l1=1.0, l2=0.5)[0].tolist()
+      [0.0, -0.5]
     """
-
     return _map(Op.PROX, params, l1, l2, step)
 
 
-def _map(op: Op, params: Any, l1: Any, l2: Any, step: Any = 1.0) -> Any:
+def _map(op: Op, params: Params, l1: Scalar, l2: Scalar, step: Step = 1.0) -> PyTree:
     a, b = op.coefficients(l1, l2, step)
     return jax.tree.map(lambda x: written(op, x, None, a, b, BOTH).astype(x.dtype), params)
 
@@ -130,14 +161,12 @@ def launch(
 ) -> Launched:
     """Leaves, then their anchors, if any; `in_place` changes nothing here, since XLA itself reuses the memory of an
     operand that nobody needs any more."""
-    if op is Op.STATS:
-        return Launched(_stats(plan, arrays, dtype), None, ())
-    totals = _totals(plan, arrays, dtype)
+    totals = _stats(plan, arrays, dtype) if op.counts else (_totals(plan, arrays, dtype),)
     if coefficients is None:
         # The echo: a 1 that exists only once the sums do.
         totals, one = jax.lax.optimization_barrier((totals, jnp.float32(1)))
-        return Launched((totals,), one, ())
-    return Launched((totals,), None, _written(op, plan, coefficients, arrays))
+        return Launched(totals, one, ())
+    return Launched(totals, None, _written(op, plan, coefficients, arrays))
 
 
 def _written(op: Op, plan: Plan, coefficients: jax.Array, arrays: Sequence[jax.Array]) -> tuple[jax.Array, ...]:

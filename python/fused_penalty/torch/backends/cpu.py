@@ -11,12 +11,12 @@ from ..._core.plan import plan_of_layout
 from .native import Buffers, Launcher
 
 
-def launch(op: Op, buffers: Buffers, strengths: Tensor | None, terms: tuple[int, ...] | int) -> Tensor:
+def enqueue(op: Op, buffers: Buffers, coefficients: Tensor | None, terms: tuple[int, ...] | int) -> Tensor:
     plan = plan_of_layout(buffers.layout, terms)
     total = torch.empty(plan.slot_count, len(op.columns), dtype=torch.float64, device=buffers.device)
     anchor, out = (None if held is None else held.read for held in (buffers.anchor, buffers.out))
-    _cpu.launch(op, plan.table, buffers.x.read, anchor, out, strengths, total, torch.get_num_threads())
+    _cpu.launch(op, plan.table, buffers.x.read, anchor, out, coefficients, total, torch.get_num_threads())
     return total
 
 
-LAUNCHER = Launcher(launch)
+LAUNCHER = Launcher(enqueue)

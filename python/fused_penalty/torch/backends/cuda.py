@@ -19,7 +19,7 @@ from .tables import Place, Tables
 TABLES = Tables(64)
 
 
-def launch(op: Op, buffers: Buffers, strengths: Tensor | None, terms: tuple[int, ...] | int) -> Tensor:
+def enqueue(op: Op, buffers: Buffers, coefficients: Tensor | None, terms: tuple[int, ...] | int) -> Tensor:
     plan = plan_of_layout(buffers.layout, terms, GPU_CHUNK)
     chunks = len(plan.table)
     with torch.cuda.device(buffers.device):
@@ -28,7 +28,7 @@ def launch(op: Op, buffers: Buffers, strengths: Tensor | None, terms: tuple[int,
         addresses = [a for read in buffers.arrays for a in read.addresses]
         total = torch.empty(plan.slot_count, len(op.columns), dtype=torch.float64, device=buffers.device)
         scratch = torch.empty(_cuda.scratch_bytes(op, chunks, len(addresses)), dtype=torch.uint8, device=buffers.device)
-        factors = None if strengths is None else strengths.to(buffers.device)
+        pairs = None if coefficients is None else coefficients.to(buffers.device)
         _cuda.launch(
             op,
             buffers.anchor is not None,
@@ -36,7 +36,7 @@ def launch(op: Op, buffers: Buffers, strengths: Tensor | None, terms: tuple[int,
             chunks,
             addresses,
             len(plan.sizes),
-            0 if factors is None else factors.data_ptr(),
+            0 if pairs is None else pairs.data_ptr(),
             scratch.data_ptr(),
             total.data_ptr(),
             plan.slot_count,
@@ -45,4 +45,4 @@ def launch(op: Op, buffers: Buffers, strengths: Tensor | None, terms: tuple[int,
     return total
 
 
-LAUNCHER = Launcher(launch)
+LAUNCHER = Launcher(enqueue)

@@ -19,22 +19,37 @@ from ..elastic_net import displacements, wide, written
 
 
 def sums(params: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """(Σ|x_i|, Σx_i²), each of shape (leaves,), in float64.
+    """Compute (Σ|x_i|, Σx_i²) of each leaf.
 
-    >>> from fused_penalty import reference_torch as reference
-    >>> reference.sums([torch.tensor([1.0, -2.0])])[1].tolist()
-    [5.0]
+    Args:
+      params: Floating tensors of any shapes.
+
+    Returns:
+      Two tensors of shape (leaves,), float64.
+
+    Example:
+      >>> from fused_penalty import reference_torch as reference
+      >>> reference.sums([torch.tensor([1.0, -2.0])])[1].tolist()
+      [5.0]
     """
     found = leaf_sums([wide(x) for x in params])
     return found[:, 0], found[:, 1]
 
 
 def penalty(params: Iterable[Tensor], l1: float | Tensor = 0.0, l2: float | Tensor = 0.0) -> Tensor:
-    """Σ_i ( l1·Σ|x_i| + l2·Σx_i² ), a scalar in float64.
+    """Compute Σ_i ( l1·Σ|x_i| + l2·Σx_i² ).
 
-    >>> from fused_penalty import reference_torch as reference
-    >>> float(reference.penalty([torch.tensor([1.0, -2.0])], l1=1.0, l2=0.5))
-    5.5
+    Args:
+      params: Floating tensors of any shapes.
+      l1, l2: Strengths for all leaves: numbers or 0-d tensors.
+
+    Returns:
+      A scalar, float64.
+
+    Example:
+      >>> from fused_penalty import reference_torch as reference
+      >>> float(reference.penalty([torch.tensor([1.0, -2.0])], l1=1.0, l2=0.5))
+      5.5
     """
     absolute, square = sums(params)
     return l1 * absolute.sum() + l2 * square.sum()
@@ -43,11 +58,19 @@ def penalty(params: Iterable[Tensor], l1: float | Tensor = 0.0, l2: float | Tens
 def penalty_and_grad(
     params: Iterable[Tensor], l1: float | Tensor = 0.0, l2: float | Tensor = 0.0
 ) -> tuple[Tensor, list[Tensor]]:
-    """The penalty and its gradient, a list.
+    """Compute the penalty and its gradient l1·sign(x_i) + 2·l2·x_i, with sign(±0) = 0.
 
-    >>> from fused_penalty import reference_torch as reference
-    >>> reference.penalty_and_grad([torch.tensor([0.0, -2.0])], l1=1.0, l2=0.5)[1][0].tolist()
-    [0.0, -3.0]
+    Args:
+      params: Floating tensors of any shapes.
+      l1, l2: Strengths for all leaves: numbers or 0-d tensors.
+
+    Returns:
+      The scalar, and gradients like params: a list.
+
+    Example:
+      >>> from fused_penalty import reference_torch as reference
+      >>> reference.penalty_and_grad([torch.tensor([0.0, -2.0])], l1=1.0, l2=0.5)[1][0].tolist()
+      [0.0, -3.0]
     """
     leaves = list(params)
     return penalty(leaves, l1, l2), _map(Op.GRADIENT, leaves, l1, l2)
@@ -56,11 +79,20 @@ def penalty_and_grad(
 def prox(
     params: Iterable[Tensor], l1: float | Tensor = 0.0, l2: float | Tensor = 0.0, step: float = 1.0
 ) -> list[Tensor]:
-    """The proximal step of the penalty, new tensors.
+    """Make the proximal step of the penalty: S(x_i, step·l1) / (1 + 2·step·l2).
 
-    >>> from fused_penalty import reference_torch as reference
-    >>> reference.prox([torch.tensor([0.5, -2.0])], l1=1.0, l2=0.5)[0].tolist()
-    [0.0, -0.5]
+    Args:
+      params: Floating tensors of any shapes.
+      l1, l2: Strengths for all leaves: numbers or 0-d tensors.
+      step: The length of the step.
+
+    Returns:
+      New tensors, a list.
+
+    Example:
+      >>> from fused_penalty import reference_torch as reference
+      >>> reference.prox([torch.tensor([0.5, -2.0])], l1=1.0, l2=0.5)[0].tolist()
+      [0.0, -0.5]
     """
     return _map(Op.PROX, params, l1, l2, step)
 
@@ -82,26 +114,8 @@ def leaf_sums(ds: Sequence[Tensor]) -> Tensor:
     return torch.stack([torch.stack([d.abs().sum(dtype=f64), (d * d).sum(dtype=f64)]) for d in ds])
 
 
-def launch_sums(xs: list[Tensor], anchors: list[Tensor]) -> Tensor:
-    """Σ|d| and Σd² of each leaf, (n, 2) float64, d = x - anchor."""
-    return leaf_sums(displacements(xs, anchors))
-
-
-def launch_gradients(
-    xs: list[Tensor], anchors: list[Tensor], strengths: Tensor, terms: Sequence[int], live: Sequence[int]
-) -> tuple[Tensor, list[Tensor]]:
-    """(sums, gradients of the leaves in `live`); strengths (n, 2) are the factors of sign(d) and of d."""
-    outs: list[Tensor | None] = [None] * len(xs)
-    gradients = []
-    for i in live:
-        outs[i] = gradient = torch.empty_like(xs[i])
-        gradients.append(gradient)
-    return launch_update(Op.GRADIENT, xs, anchors, outs, strengths, terms), gradients
-
-
-def launch_stats(xs: list[Tensor], anchors: list[Tensor]) -> Tensor:
+def leaf_stats(ds: Sequence[Tensor]) -> Tensor:
     """Σ|d|, Σd², max|d|, zeros and non-finite numbers of each leaf, (n, 5) float64."""
-    ds = displacements(xs, anchors)
     rows = []
     for d in ds:
         largest = d.abs().max() if d.numel() else d.new_zeros(())
@@ -110,20 +124,21 @@ def launch_stats(xs: list[Tensor], anchors: list[Tensor]) -> Tensor:
     return torch.cat([leaf_sums(ds), torch.stack(rows)], dim=1)
 
 
-def launch_update(
+def launch(
     op: Op,
     xs: list[Tensor],
     anchors: list[Tensor],
     outs: list[Tensor | None],
-    strengths: Tensor,
+    coefficients: Tensor | None,
     terms: Sequence[int],
 ) -> Tensor:
-    """Writes each of `outs` (None: that leaf is only read), returns the sums of what was read."""
+    """See `_core.backends.TorchBackend`."""
     ds = displacements(xs, anchors)
-    total = leaf_sums(ds)
-    for i, (x, out) in enumerate(zip(xs, outs, strict=True)):
+    total = leaf_stats(ds) if op.counts else leaf_sums(ds)
+    for i, out in enumerate(outs):
         if out is not None:
+            assert coefficients is not None
             anchor = anchors[i] if anchors else None
             # Rounded first: on the CPU torch (2.13) copies float32 into negated float16 with the wrong sign.
-            out.copy_(written(op, x, anchor, out, strengths[i], terms[i]).to(out.dtype))
+            out.copy_(written(op, xs[i], anchor, out, coefficients[i], terms[i]).to(out.dtype))
     return total

@@ -1,7 +1,7 @@
-"""Tables in device memory, by content: uploaded when they are new, found again while they are the same.
+"""Tables in device memory, by content: uploaded when new, reused while the same.
 
-A table is looked up by what it holds, so it cannot be stale: other addresses are another table. Each belongs to the
-stream it was made on, for the allocator hands freed memory to later work of the same stream only; so a table may be
+A table is looked up by what it holds, so it cannot be stale: other addresses make another table. Each belongs to the
+stream it was made on, since the allocator hands freed memory to later work of the same stream only; so a table may be
 dropped while a launch still reads it.
 """
 
@@ -30,8 +30,8 @@ class Place:
 
     @property
     def reuses_memory(self) -> bool:
-        """Whether one launch may count on what the launch before it has left: they run one after the other, and to
-        the end. Graphs may run side by side, and the interpreter may be interrupted."""
+        """Whether launches are serialised and run to completion, so that one may rely on what the last one left.
+        Graphs may run concurrently, and the interpreter may be interrupted."""
         return not self.capturing and self.device.type != "cpu"
 
     @staticmethod
@@ -45,21 +45,21 @@ class Place:
 class Tables:
     """The tables used last, at most `size` of them for all streams.
 
-    `hint`: what else the user can do where a capture needs a new one.
+    `hint`: what else the user can do when a capture needs a new table.
     """
 
     def __init__(self, size: int, hint: str = "") -> None:
         self._size, self._hint = size, hint
         self._known: OrderedDict[tuple[Any, ...], Tensor] = OrderedDict()
-        self._kept: dict[tuple[Any, ...], Tensor] = {}  # read by graphs, which may be replayed for ever
+        self._kept: dict[tuple[Any, ...], Tensor] = {}  # read by graphs, which may be replayed at any time
         self._lock = threading.Lock()
         self.uploads = 0
 
     def find(self, place: Place, key: Hashable, words: Callable[[], np.ndarray]) -> Tensor:
-        """The table of `key`, int64; `words` gives what it holds.
+        """The table of `key`, int64; `words` makes its contents.
 
-        Raises RuntimeError in the capture of a graph if the table is new: a copy from the host would be captured too,
-        and repeated by each replay from memory that is no more.
+        Raises RuntimeError if the table is new while a graph is captured: the copy from the host would be captured,
+        too, and replayed from freed memory.
         """
         with self._lock:
             if place.capturing:
@@ -76,7 +76,7 @@ class Tables:
             return table
 
     def _for_a_graph(self, at: tuple[Any, ...]) -> Tensor:
-        """What another stream has made: a capture has its own stream, and begins with a synchronisation."""
+        """A table that another stream made: a capture has its own stream, and begins with a synchronisation."""
         if at not in self._kept:
             table = next((t for known, t in reversed(self._known.items()) if known[:2] == at), None)
             if table is None:

@@ -1,7 +1,7 @@
 """The launch of the Triton kernel for torch: on the tensors' device, on its current stream, without waiting.
 
 `prepare` is all that the host does before the launch: it finds or makes the tables that hold the addresses, and the
-arguments. `launch` hands them to Triton.
+arguments. `enqueue` hands them to Triton.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from ..._core.operations import Op
-from ..._core.plan import GPU_CHUNK, Plan, plan_of_layout
+from ..._core.plan import GPU_CHUNK, SLOT_SHIFT, Plan, plan_of_layout
 from ..._kernels.triton.kernel import penalty_kernel
 from ..._kernels.triton.walk import THREADS
 from .native import Buffers, Launcher
 from .tables import Place, Tables
 
 # What a processor can hold at once, or a little more: each program takes its share of the chunks. The result does not
-# depend on it. There is no autotuning: another shape of a row would add in another order.
+# depend on it. No autotuning: rows of another shape would be added in another order.
 PROGRAMS = 4
 
 TABLES = Tables(
@@ -34,7 +34,7 @@ TABLES = Tables(
 
 @dataclass(frozen=True)
 class Prepared:
-    """A launch without the launch. It holds the tensors whose addresses its tables hold."""
+    """Everything a launch needs, up to the launch itself; keeps the tensors whose addresses are in its tables."""
 
     buffers: Buffers
     programs: int
@@ -46,7 +46,7 @@ class Prepared:
 def prepare(
     op: Op,
     buffers: Buffers,
-    strengths: Tensor | None,
+    coefficients: Tensor | None,
     terms: tuple[int, ...] | int,
     place: Place,
     tables: Tables = TABLES,
@@ -59,31 +59,43 @@ def prepare(
     chunks, slots = len(plan.table), plan.slot_count
     totals = torch.empty(slots, len(op.columns), dtype=torch.float64, device=device)
     partials = torch.empty(chunks * len(op.columns), dtype=torch.float64, device=device)
-    factors = totals if strengths is None else strengths.to(device)
+    pairs = totals if coefficients is None else coefficients.to(device)
     ticket = _ticket(place) if place.reuses_memory else _new_ticket(device)
     programs, warps = _geometry(device)
     options = compiled_with(op, buffers.anchor is not None, _capability(device))
     return Prepared(
         buffers,
         max(1, min(chunks, programs)),
-        (layout, addresses, factors, partials, ticket, totals, chunks, slots, len(plan.sizes)),
-        {"OP": int(op), "ANCHORED": buffers.anchor is not None, **options, "num_warps": warps},
+        (layout, addresses, pairs, partials, ticket, totals, chunks, slots, len(plan.sizes)),
+        {**constants(op, buffers.anchor is not None), **options, "num_warps": warps},
         totals,
     )
 
 
+def constants(op: Op, anchored: bool) -> dict[str, Any]:
+    """What the kernel is compiled for: the row of the operation."""
+    return {
+        "OP": int(op),
+        "WRITES": op.writes is not None,
+        "READS_OLD": op.reads_old,
+        "COLUMNS": len(op.columns),
+        "ANCHORED": anchored,
+    }
+
+
 def compiled_with(op: Op, anchored: bool, capability: int | None) -> dict[str, Any]:
-    """Without contraction to FMA, so that every device rounds alike. add_gradient has two or three arrays to load: left
-    alone, Triton 3.7 gives it 156 registers on an A100, and on an H100 with an anchor, and an SM then holds one program
-    where it could hold two. The limit is for these: elsewhere the compiler keeps to it by itself, or would spill."""
-    greedy = op is Op.ADD_GRADIENT and (capability == 80 or (capability == 90 and anchored))
+    """Without contraction to FMA, so that every device rounds alike. A kernel that also reads the old gradient has
+    two or three arrays to load: without a limit Triton 3.7 gives it 156 registers on an A100, and on an H100 with an
+    anchor, so that an SM holds one program where it could hold two. The limit is for these; elsewhere the compiler
+    stays below it by itself, or would spill."""
+    greedy = op.reads_old and (capability == 80 or (capability == 90 and anchored))
     limit = {"maxnreg": 128} if greedy else {}
     return {"num_stages": 1, "enable_fp_fusion": False, **limit}
 
 
 @functools.cache
 def _capability(device: torch.device) -> int | None:
-    """As in sm_80; of NVIDIA's devices alone."""
+    """As in sm_80; for NVIDIA's devices only."""
     if device.type != "cuda" or torch.version.hip is not None:
         return None
     major, minor = torch.cuda.get_device_capability(device)
@@ -92,7 +104,7 @@ def _capability(device: torch.device) -> int | None:
 
 def layout_words(plan: Plan) -> np.ndarray:
     """The chunks, two words each, then for each slot the number of its first chunk, and the number of chunks."""
-    slot_of_chunk = plan.table[:, 3] >> 4
+    slot_of_chunk = plan.table[:, 3] >> SLOT_SHIFT
     first = np.searchsorted(slot_of_chunk, np.arange(plan.slot_count + 1))
     return np.concatenate([plan.table.view(np.int64).ravel(), first.astype(np.int64)])
 
@@ -103,7 +115,7 @@ def _new_ticket(device: torch.device) -> Tensor:
 
 @functools.cache
 def _ticket(place: Place) -> Tensor:
-    """Each launch of a stream finds it at zero and leaves it there."""
+    """A counter that each launch of a stream finds at zero and leaves at zero."""
     return _new_ticket(place.device)
 
 
@@ -117,13 +129,13 @@ def _geometry(device: torch.device) -> tuple[int, int]:
     return processors * PROGRAMS, THREADS.value // getattr(found, "warp_size", 32)
 
 
-def launch(op: Op, buffers: Buffers, strengths: Tensor | None, terms: tuple[int, ...] | int) -> Tensor:
+def enqueue(op: Op, buffers: Buffers, coefficients: Tensor | None, terms: tuple[int, ...] | int) -> Tensor:
     device = buffers.device
     # The interpreter computes with NumPy, which would warn of inf and NaN.
     with np.errstate(all="ignore") if device.type == "cpu" else torch.accelerator.device_index(device.index):
-        ready = prepare(op, buffers, strengths, terms, Place.current(device))
+        ready = prepare(op, buffers, coefficients, terms, Place.current(device))
         penalty_kernel[(ready.programs,)](*ready.arguments, **ready.options)
     return ready.totals
 
 
-LAUNCHER = Launcher(launch)
+LAUNCHER = Launcher(enqueue)
