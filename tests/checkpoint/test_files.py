@@ -201,7 +201,7 @@ def test_a_hostile_header(tmp_path: Path, capsys: Any, name: str) -> None:
     text = json.dumps(HEADERS[name]).encode()
     file = tmp_path / "m.safetensors"
     file.write_bytes(struct.pack("<Q", len(text)) + text + bytes(4))
-    assert "is not a whole safetensors file" in fails(capsys, file)
+    assert "is not a complete safetensors file" in fails(capsys, file)
 
 
 @pytest.mark.parametrize("header", [b'{"w":' * 5000, b"{\xff}", b"{}}", b"", b"{" + b" " * 100, b'{"\\ud800": {}}'])
@@ -209,7 +209,7 @@ def test_a_header_that_is_no_json(tmp_path: Path, capsys: Any, header: bytes) ->
     file = tmp_path / "m.safetensors"
     for length in (len(header), 0, 2**40, 2**64 - 1):
         file.write_bytes(struct.pack("<Q", length) + header)
-        assert "is not a whole safetensors file" in fails(capsys, file)
+        assert "is not a complete safetensors file" in fails(capsys, file)
 
 
 def test_leaves_of_any_order_and_alignment(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,9 +244,9 @@ def test_a_machine_that_is_big_endian(monkeypatch: pytest.MonkeyPatch, dtype: st
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("picture", "ends in no format that matplotlib writes. End it in one of "),
-        ("picture.xyz", "ends in no format that matplotlib writes. End it in one of "),
-        ("picture.png.", "ends in no format"),
+        ("picture", "does not end in a format that matplotlib writes. End it in one of "),
+        ("picture.xyz", "does not end in a format that matplotlib writes. End it in one of "),
+        ("picture.png.", "does not end in a format"),
         ("none/picture.png", "--plot: there is no folder "),
         ("m.safetensors/picture.png", "--plot: there is no folder "),
         ("folder.png", "is a folder. Give the picture a name in it"),

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fused_penalty._core.operations import Op, op_of
+from fused_penalty._core.dtypes import BITS, TABLE
+from fused_penalty._core.operations import Op, Role, op_of
 from tests.support.paths import ROOT
 
 PACKAGE = ROOT / "python" / "fused_penalty"
@@ -85,24 +86,45 @@ def test_files_are_small(folder: str) -> None:
 
 
 def camel(op: Op) -> str:
-    return "k" + "".join(word.capitalize() for word in op.name.split("_"))
+    return "".join(word.capitalize() for word in op.name.split("_"))
 
 
 def test_the_twins_of_the_table() -> None:
-    native = (ROOT / "kernels" / "chunks.h").read_text()
-    enum = re.search(r"enum class Op : uint32_t \{(.*?)\};", native, re.DOTALL)
-    assert enum
-    assert re.findall(r"^\s*(k\w+),", enum[1], re.MULTILINE) == [camel(op) for op in Op]
+    native = (ROOT / "kernels" / "operations.h").read_text()
+    rows = re.findall(r"^  ROW\((\w+), (.+?), (\w+), (\w+)\)", native, re.MULTILINE)
+    assert rows == [
+        (camel(op), " | ".join(map(role, op.reads)), role(op.writes), "kStatsColumns" if op.counts else "kSumsColumns")
+        for op in Op
+    ]
     triton = (ROOT / "kernels" / "triton" / "elastic_net.py").read_text()
-    names = re.search(r"^(.*) = map\(tl\.constexpr, range\((\d+)\)\)", triton, re.MULTILINE)
+    names = re.search(r"^(.*) = map\(tl\.constexpr, range\((\d+), (\d+)\)\)", triton, re.MULTILINE)
     assert names
-    assert names[1].split(", ") == [op.name for op in Op]
-    assert int(names[2]) == len(Op)
+    codes = dict(zip(names[1].split(", "), range(int(names[2]), int(names[3])), strict=True))
+    assert codes == {op.name: int(op) for op in Op if op.writes}
+
+
+def role(found: Role | None) -> str:
+    return "kNothing" if found is None else f"k{found.name.capitalize()}"
+
+
+def test_the_twins_of_the_dtypes() -> None:
+    native = (ROOT / "kernels" / "dtypes.h").read_text()
+    rows = re.findall(r"^  ROW\((\w+), (\d), (\w+)\)", native, re.MULTILINE)
+    assert rows == [(row.native, str(row.bytes), str(row.writable).lower()) for row in TABLE]
+    assert f"kDTypeBits = {BITS};" in native
+
+
+def test_the_module_was_built_from_these_tables() -> None:
+    """An installed module that is older than the sources would read another layout of the chunks."""
+    cpu = pytest.importorskip("fused_penalty._cpu", reason="the native module was not built", exc_type=ImportError)
+    assert [row[0] for row in cpu.operations()] == [camel(op) for op in Op]
+    assert [row[3] for row in cpu.operations()] == [len(op.columns) for op in Op]
+    assert cpu.dtypes() == [(row.native, row.bytes, row.writable) for row in TABLE]
 
 
 def test_an_unknown_operation_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"^op: there is no operation 6\. Use one of 0 \(SUMS\), "):
-        op_of(6)
+    with pytest.raises(ValueError, match=rf"^op: there is no operation {len(Op)}\. Use one of 0 \(SUMS\), "):
+        op_of(len(Op))
 
 
 class Symbol:

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fused_penalty._core.plan import BOTH, CHUNK, MAX_OFFSET, Plan, plan_of_layout
+from fused_penalty._core.dtypes import BITS, MASK, TABLE
+from fused_penalty._core.plan import BOTH, CHUNK, MAX_OFFSET, SLOT_SHIFT, Plan, plan_of_layout
 
 Leaf = st.tuples(
     st.sampled_from([0, 1, 5, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 7]),
-    st.integers(0, 3),  # dtype
+    st.integers(0, len(TABLE) - 1),  # dtype
     st.integers(0, 9),  # slot
     st.integers(0, 3),  # rows
     st.integers(0, 3),  # terms
@@ -23,7 +24,7 @@ def decode(plan: Plan) -> list[tuple[int, ...]]:
     rows = plan.table.astype(np.uint64)
     span = rows[:, 0] | rows[:, 1] << np.uint64(32)
     return [
-        (int(leaf), int(s) >> 24, int(s) & 0xFFFFFF, int(tag) & 3, int(tag) >> 2 & 3, int(tag) >> 4)
+        (int(leaf), int(s) >> 24, int(s) & 0xFFFFFF, int(tag) & MASK, int(tag) >> BITS & BOTH, int(tag) >> SLOT_SHIFT)
         for s, leaf, tag in zip(span, rows[:, 2], rows[:, 3], strict=True)
     ]
 
@@ -50,7 +51,7 @@ def test_large_offsets() -> None:
 
 
 def test_plans_are_hashable_and_cached() -> None:
-    layout = np.array([7 << 2 | 2, 5 << 2 | 1], np.uint64).tobytes()
+    layout = np.array([7 << BITS | 2, 5 << BITS | 1], np.uint64).tobytes()
     plan = plan_of_layout(layout, BOTH)
     assert plan is plan_of_layout(layout, BOTH)
     assert hash(plan) == hash(Plan((7, 5), (2, 1), (0, 1), (1, 1), (3, 3)))

@@ -18,7 +18,7 @@ using namespace fused_penalty::cuda;
 namespace {
 
 struct Header {
-  int32_t op, anchored, capacity, grid, wide_strengths, wide_totals, slots, leaves, chunks;
+  int32_t op, anchored, capacity, grid, wide_coefficients, wide_totals, slots, leaves, chunks;
 };
 
 template <class T>
@@ -57,20 +57,7 @@ void with_anchor(const Header& h, const Arguments<kCapacity>& arg) {
 
 template <int kCapacity>
 void choose(const Header& h, const Arguments<kCapacity>& arg) {
-  switch (static_cast<Op>(h.op)) {
-    case Op::kSums:
-      return with_anchor<Op::kSums>(h, arg);
-    case Op::kGradient:
-      return with_anchor<Op::kGradient>(h, arg);
-    case Op::kAddGradient:
-      return with_anchor<Op::kAddGradient>(h, arg);
-    case Op::kProx:
-      return with_anchor<Op::kProx>(h, arg);
-    case Op::kRegularize:
-      return with_anchor<Op::kRegularize>(h, arg);
-    case Op::kStats:
-      return with_anchor<Op::kStats>(h, arg);
-  }
+  visit(op_of(h.op), [&]<Op kOp>() { with_anchor<kOp>(h, arg); });
 }
 
 template <int kCapacity>
@@ -78,8 +65,8 @@ void prepare(const Header& h, FILE* in, FILE* out) {
   const auto table = read<uint32_t>(in, 4 * static_cast<size_t>(h.chunks));
   std::unique_ptr<Chunk[]> chunks(new Chunk[h.chunks]);
   memcpy(chunks.get(), table.data(), table.size() * 4);
-  const auto strengths = read<char>(in, h.slots * 2 * (h.wide_strengths ? 8 : 4));
-  Buffer strengths_at(strengths.size(), 0, strengths);
+  const auto coefficients = read<char>(in, h.slots * 2 * (h.wide_coefficients ? 8 : 4));
+  Buffer coefficients_at(coefficients.size(), 0, coefficients);
 
   std::unique_ptr<Arguments<kCapacity>> arg(new Arguments<kCapacity>{});
   std::vector<Buffer> arrays;
@@ -111,7 +98,7 @@ void prepare(const Header& h, FILE* in, FILE* out) {
   unsigned ticket = 0;
   float one = 0;
   arg->chunks = chunks.get();
-  arg->strengths = strengths_at.data;
+  arg->coefficients = coefficients_at.data;
   arg->partials = partials.get();
   arg->ticket = &ticket;
   arg->totals = totals.data;
@@ -119,7 +106,7 @@ void prepare(const Header& h, FILE* in, FILE* out) {
   arg->chunk_count = h.chunks;
   arg->slots = h.slots;
   arg->leaves = h.leaves;
-  arg->wide_strengths = h.wide_strengths;
+  arg->wide_coefficients = h.wide_coefficients;
   arg->wide_totals = h.wide_totals;
   choose<kCapacity>(h, *arg);
   fwrite(totals.data, 1, totals.bytes, out);

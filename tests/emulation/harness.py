@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from fused_penalty._core.dtypes import DTYPES
 from fused_penalty._core.operations import Op
-from fused_penalty._core.plan import BOTH, DTYPES, Plan
+from fused_penalty._core.plan import BOTH, Plan
 from tests.support.paths import ROOT
 
 CHUNK = 4096  # small, so that small cases have many chunks

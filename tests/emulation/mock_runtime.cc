@@ -84,14 +84,19 @@ size_t bytes_of(const XLA_FFI_Buffer& buffer) {
   for (int64_t i = 0; i < buffer.rank; ++i) n *= buffer.dims[i];
   switch (buffer.dtype) {
     case XLA_FFI_DataType_U8:
+    case XLA_FFI_DataType_S8:
       return n;
     case XLA_FFI_DataType_F16:
     case XLA_FFI_DataType_BF16:
       return 2 * n;
     case XLA_FFI_DataType_F64:
       return 8 * n;
+    case XLA_FFI_DataType_F32:
+    case XLA_FFI_DataType_U32:
+    case XLA_FFI_DataType_S32:
+      return 4 * n;
     default:
-      return 4 * n;  // float32, uint32
+      throw std::invalid_argument("the mock has no such dtype");
   }
 }
 
@@ -252,10 +257,7 @@ void mock_set_last_error(int error) { last = static_cast<cudaError_t>(error); }
 int mock_last_error() { return last; }
 long long mock_count(const char* what) { return counts[what]; }
 
-XLA_FFI_Error* mock_fused_penalty_sums(XLA_FFI_CallFrame* f) { return hosted<FusedPenaltySumsCuda>(f); }
-XLA_FFI_Error* mock_fused_penalty_gradient(XLA_FFI_CallFrame* f) { return hosted<FusedPenaltyGradientCuda>(f); }
-XLA_FFI_Error* mock_fused_penalty_prox(XLA_FFI_CallFrame* f) { return hosted<FusedPenaltyProxCuda>(f); }
-XLA_FFI_Error* mock_fused_penalty_stats(XLA_FFI_CallFrame* f) { return hosted<FusedPenaltyStatsCuda>(f); }
+XLA_FFI_Error* mock_fused_penalty(XLA_FFI_CallFrame* f) { return hosted<FusedPenaltyCuda>(f); }
 
 // The runtime.
 const char* cudaGetErrorString(cudaError_t e) { return e ? "a mock error" : "no error"; }

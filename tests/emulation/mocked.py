@@ -10,6 +10,7 @@ import itertools
 import sys
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ from fused_penalty._core.operations import Op
 from fused_penalty._core.plan import BOTH, GPU_CHUNK, Plan
 from fused_penalty.jax.backends import ffi
 
+TARGET = "mock_fused_penalty"
 L1, L2 = 0.1, 0.2
 XLA_ERRORS = (jax.errors.JaxRuntimeError, ValueError)  # which of them is XLA's choice
 Verb = Callable[[Any, Any, str], Any]  # parameters, anchors, backend
@@ -51,19 +53,15 @@ class Mock:
         backends.BACKENDS = (backends.Backend("mock", "jax", ("cpu",), self._row), *backends.BACKENDS)
 
     def _row(self) -> Any:
-        """The launcher as the row `cuda` makes it; its targets get names of their own beside the CPU's."""
-        register = ffi.register
-        try:
-            ffi.register = lambda targets, platform: register(
-                {f"mock_{name}": jax.ffi.pycapsule(getattr(self.library, f"mock_{name}")) for name in targets}, "cpu"
-            )
+        """The launcher as the row `cuda` makes it; its target gets a name of its own beside the CPU's."""
+        handler = jax.ffi.pycapsule(self.library.mock_fused_penalty)
+        with patch.object(ffi, "register", lambda _, platform: jax.ffi.register_ffi_target(TARGET, handler, "cpu")):
             made = backends._load_jax("cuda")()
-        finally:
-            ffi.register = register
 
         class Launcher(ffi.Launcher):
-            def _call(self, target: str, *args: Any, **kw: Any) -> Any:
-                return super()._call(f"mock_{target}", *args, **kw)
+            def launch(self, *args: Any, **kw: Any) -> Any:
+                with patch.object(ffi, "TARGET", TARGET):
+                    return super().launch(*args, **kw)
 
         return Launcher(**vars(made))
 
@@ -146,7 +144,7 @@ def refusals(mock: Mock) -> None:
     def call(size: int, dtype: Any) -> Any:
         shapes = [((1, 2), np.float32), ((), np.float32), ((size,), dtype)]
         results = [jax.ShapeDtypeStruct(shape, kind) for shape, kind in shapes]
-        return jax.ffi.ffi_call("mock_fused_penalty_sums", results)(plan.table, x, anchored=False)[0]
+        return jax.ffi.ffi_call(TARGET, results)(plan.table, x, op=np.int32(Op.SUMS), anchored=False)[0]
 
     np.testing.assert_array_equal(call(size, np.uint8), [[100, 100]])
     launches = mock.count("cudaLaunchKernel")
@@ -215,15 +213,15 @@ class Launch:
         self.addresses = [self.x.ctypes.data] * leaves
         if op is Op.GRADIENT:
             self.addresses += [self.out.ctypes.data] * leaves
-        self.table, self.strengths = self.plan.table, np.ones((1, 2))
+        self.table, self.coefficients = self.plan.table, np.ones((1, 2))
         size = mock.cuda.scratch_bytes(op, len(self.table), len(self.addresses))
         self.scratch, self.totals = np.zeros(size, np.uint8), np.zeros((1, len(op.columns)))
 
     def __call__(self) -> None:
         self.totals[:] = -1
-        strengths = self.strengths.ctypes.data if self.op is Op.GRADIENT else 0
+        coefficients = self.coefficients.ctypes.data if self.op is Op.GRADIENT else 0
         self.mock.cuda.launch(
-            self.op, False, self.table.ctypes.data, len(self.table), self.addresses, self.leaves, strengths,
+            self.op, False, self.table.ctypes.data, len(self.table), self.addresses, self.leaves, coefficients,
             self.scratch.ctypes.data, self.totals.ctypes.data, 1, 0,
         )  # fmt: skip
 

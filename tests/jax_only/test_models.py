@@ -199,7 +199,7 @@ def test_a_frozen_dict_pairs_with_a_dict() -> None:
         found = penalty(params, convert(l1), mask=convert(mask), anchor=convert(anchor))
         assert float(found) == expected
     for wrong in ({"a": 0.1}, {"a": 0.1, "b": 0.1, "c": 0.1}, {"a": {"kernel": 0.1}, "b": 0.1}):
-        with pytest.raises(ValueError, match="l1: its tree is no prefix of the tree of params"):
+        with pytest.raises(ValueError, match="l1: its tree is not a prefix of the tree of params"):
             penalty(FrozenDict(plain), wrong)
     for wrong in ({"a": anchor["a"]}, anchor | {"c": anchor["a"]}):
         with pytest.raises(ValueError, match="anchor at '<root>': its structure"):

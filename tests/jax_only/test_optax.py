@@ -205,7 +205,7 @@ def test_bad_input() -> None:
     params = tree()
     for optimizer, kind, message in (
         (add_penalty_grads(-1.0), ValueError, "l1: the strength -1.0"),
-        (add_penalty_grads(l2={"kernel": 1.0}), ValueError, "l2: its tree is no prefix"),
+        (add_penalty_grads(l2={"kernel": 1.0}), ValueError, "l2: its tree is not a prefix"),
         (proximal(l2=float("nan"), learning_rate=0.1), ValueError, "l2: the strength nan"),
         (proximal(1.0, learning_rate=-0.1), ValueError, "learning_rate: the strength -0.1"),
         (add_penalty_grads(1.0, mask={"kernel": 1, "bias": True, "scale": True}), TypeError, "mask at 'kernel'"),

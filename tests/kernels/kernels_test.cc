@@ -27,7 +27,7 @@ void expect(bool ok, const std::string& what) {
   ++failures;
 }
 
-int width(DType dtype) { return dtype == DType::kFloat64 ? 8 : dtype == DType::kFloat32 ? 4 : 2; }
+int width(DType dtype) { return kDTypes[static_cast<uint32_t>(dtype)].bytes; }
 
 // Small multiples of 1/8 are exact in all four dtypes.
 void write_element(char* at, DType dtype, double v) {
@@ -67,8 +67,8 @@ std::vector<Chunk> table_of(const std::vector<Leaf>& leaves, int64_t chunk = 1 <
   for (uint32_t l = 0; l < leaves.size(); ++l)
     for (int64_t start = 0; start < leaves[l].size; start += chunk) {
       const auto length = static_cast<uint64_t>(std::min(chunk, leaves[l].size - start));
-      table.push_back(
-          {static_cast<uint64_t>(start) << 24 | length, l, l << 4 | 12 | static_cast<uint32_t>(leaves[l].dtype)});
+      table.push_back({static_cast<uint64_t>(start) << 24 | length, l,
+                       l << Chunk::kSlotShift | 3 << kDTypeBits | static_cast<uint32_t>(leaves[l].dtype)});
     }
   return table;
 }
@@ -83,18 +83,18 @@ std::vector<double> run(Op op, bool anchored, Isa isa, Helpers& pool, const std:
     anchors.push_back(anchor[i].data);
     outs.push_back(out[i].data);
   }
-  std::vector<double> strengths;
-  for (size_t i = 0; i < x.size(); ++i) strengths.insert(strengths.end(), {0.5, 0.25});
+  std::vector<double> coefficients;
+  for (size_t i = 0; i < x.size(); ++i) coefficients.insert(coefficients.end(), {0.5, 0.25});
   std::vector<double> totals(x.size() * columns(op));
   launch({op, table.data(), static_cast<int64_t>(table.size()), xs.data(), anchored ? anchors.data() : nullptr,
-          writes(op) ? outs.data() : nullptr, strengths.data(), totals.data(), static_cast<int64_t>(x.size())},
+          writes(op) ? outs.data() : nullptr, coefficients.data(), totals.data(), static_cast<int64_t>(x.size())},
          pool, isa);
   return totals;
 }
 
 double clipped(double d, double limit) { return std::fmin(std::fmax(d, -limit), limit); }
 
-// What `op` leaves in `out` for strengths 0.5 and 0.25.
+// What `op` leaves in `out` for coefficients 0.5 and 0.25.
 double expected_out(Op op, double x, double anchor, double old) {
   const double d = x - anchor, gradient = 0.5 * ((d > 0) - (d < 0)) + 0.25 * d;
   switch (op) {
@@ -106,9 +106,11 @@ double expected_out(Op op, double x, double anchor, double old) {
       return anchor + 0.25 * (d - clipped(d, 0.5));
     case Op::kRegularize:
       return x - clipped(d, 0.5) - 0.25 * d;
-    default:
+    case Op::kSums:
+    case Op::kStats:
       return old;
   }
+  std::abort();
 }
 
 void check_values() {

@@ -80,13 +80,13 @@ from fused_penalty._core.plan import BOTH, plan_of_layout
 
 torch.set_num_threads(4)
 x, out = torch.from_numpy(base), torch.from_numpy(np.full_like(base, 7))
-strengths = torch.tensor([[0.25, 0.5]], dtype=torch.float64)
+coefficients = torch.tensor([[0.25, 0.5]], dtype=torch.float64)
 total = torch.zeros(1, 2, dtype=torch.float64)
 read, outs = _cpu.Tensors([x]), _cpu.Tensors([out])
 table = plan_of_layout(read.layout, BOTH).table
 
 def launch():
-    _cpu.launch(Op.GRADIENT, table, read, None, outs, strengths, total, 4)
+    _cpu.launch(Op.GRADIENT, table, read, None, outs, coefficients, total, 4)
 
 launch()
 expected, refused, number = (total.numpy().tobytes(), out.numpy().tobytes()), 0, 0

@@ -11,7 +11,7 @@ import pytest
 from tests.support.fresh import run_fresh
 
 _cpu = pytest.importorskip("fused_penalty._cpu", reason="the native module was not built", exc_type=ImportError)
-GROUPS = ("anchors", "totals", "strengths", "tables", "leaves", "outputs")  # of forged.py
+GROUPS = ("anchors", "totals", "coefficients", "tables", "leaves", "operations", "outputs")  # of forged.py
 
 
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
@@ -47,7 +47,7 @@ class Call:
             "x": self.x,
             "anchor": None,
             "out": _cpu.Tensors([torch.empty_like(x) for x in self.xs]) if writes else None,
-            "strengths": torch.ones(2, 2, dtype=torch.float64) if writes else None,
+            "coefficients": torch.ones(2, 2, dtype=torch.float64) if writes else None,
             "totals": torch.zeros(2, 5 if op == Op.STATS else 2, dtype=torch.float64),
             "threads": 1,
         }
@@ -63,7 +63,7 @@ def test_a_sound_launch(op: Op) -> None:
     assert Call(op).launch()[:, 0].tolist() == [100_000, 3]
 
 
-@pytest.mark.parametrize("code", [6, 7, 255, -1, 2**31 - 1])
+@pytest.mark.parametrize("code", [len(Op), len(Op) + 1, 255, -1, 2**31 - 1])
 def test_unknown_operations(code: int) -> None:
     with pytest.raises(ValueError, match="no operation has the code"):
         Call().launch(op=code)
@@ -82,15 +82,15 @@ TOTALS = {
 
 
 @pytest.mark.parametrize("what", TOTALS)
-@pytest.mark.parametrize("name", ["totals", "strengths"])
-def test_totals_and_strengths(name: str, what: str) -> None:
+@pytest.mark.parametrize("name", ["totals", "coefficients"])
+def test_totals_and_coefficients(name: str, what: str) -> None:
     given, message = TOTALS[what]
     with pytest.raises((ValueError, RuntimeError), match=message):
         Call().launch(**{name: given})
 
 
 @pytest.mark.parametrize("given", [0, 1 << 20, 1.0, "totals", np.zeros((2, 2)), [torch.zeros(2, 2, dtype=F64)]])
-@pytest.mark.parametrize("name", ["totals", "strengths"])
+@pytest.mark.parametrize("name", ["totals", "coefficients"])
 def test_what_is_no_tensor(name: str, given: Any) -> None:
     with pytest.raises(TypeError):
         Call().launch(**{name: given})
@@ -102,7 +102,7 @@ def test_short_totals_of_a_reading_launch() -> None:
 
 
 @pytest.mark.parametrize("op", [Op.GRADIENT, Op.ADD_GRADIENT, Op.PROX, Op.REGULARIZE])
-@pytest.mark.parametrize("name", ["out", "strengths"])
+@pytest.mark.parametrize("name", ["out", "coefficients"])
 def test_missing(op: Op, name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} (is|are) missing"):
         Call(op).launch(**{name: None})
@@ -113,8 +113,8 @@ def test_what_a_reading_launch_does_not_take(op: Op) -> None:
     call = Call(op)
     with pytest.raises(ValueError, match="out is given"):
         call.launch(out=call.x)
-    with pytest.raises(ValueError, match="strengths are given"):
-        call.launch(strengths=torch.ones(2, 2, dtype=F64))
+    with pytest.raises(ValueError, match="coefficients are given"):
+        call.launch(coefficients=torch.ones(2, 2, dtype=F64))
 
 
 IRREGULAR = {

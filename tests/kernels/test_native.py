@@ -15,8 +15,9 @@ from tests.support.fresh import run_fresh
 torch = pytest.importorskip("torch", reason="the native launcher is driven through torch tensors here")
 _cpu = pytest.importorskip("fused_penalty._cpu", reason="the native module was not built", exc_type=ImportError)
 
+from fused_penalty._core.dtypes import BITS, MASK, TABLE
 from fused_penalty._core.operations import Op
-from fused_penalty._core.plan import BOTH, plan_of_layout
+from fused_penalty._core.plan import BOTH, SLOT_SHIFT, plan_of_layout
 from fused_penalty.torch import penalty_and_grad, sums
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -28,14 +29,14 @@ def launch(xs: list[Any], *, threads: int = 1, isa: Any = None, gradient: bool =
     plan = plan_of_layout(read.layout, BOTH)
     total = torch.empty(plan.slot_count, 2, dtype=torch.float64)
     outs = [torch.empty_like(x) for x in xs]
-    strengths = torch.tensor([[0.3, 0.7]], dtype=torch.float64).repeat(len(xs), 1)
+    coefficients = torch.tensor([[0.3, 0.7]], dtype=torch.float64).repeat(len(xs), 1)
     _cpu.launch(
         Op.GRADIENT if gradient else Op.SUMS,
         plan.table if table is None else table,
         read,
         None,
         _cpu.Tensors(outs) if gradient else None,
-        strengths if gradient else None,
+        coefficients if gradient else None,
         total,
         threads,
         _cpu.best_isa() if isa is None else isa,
@@ -84,8 +85,8 @@ def test_conversion_of_every_half() -> None:
     for isa in (i for i in ISAS if _cpu.supported(i)):
         read, out = _cpu.Tensors([finite]), torch.empty_like(finite)
         plan = plan_of_layout(read.layout, 2)  # only b * x, with b = 1
-        strengths, total = torch.tensor([[0.0, 1.0]], dtype=torch.float64), torch.empty(1, 2, dtype=torch.float64)
-        _cpu.launch(Op.GRADIENT, plan.table, read, None, _cpu.Tensors([out]), strengths, total, 1, isa)
+        coefficients, total = torch.tensor([[0.0, 1.0]], dtype=torch.float64), torch.empty(1, 2, dtype=torch.float64)
+        _cpu.launch(Op.GRADIENT, plan.table, read, None, _cpu.Tensors([out]), coefficients, total, 1, isa)
         torch.testing.assert_close(out, finite, rtol=0, atol=0)
         assert float(total[0, 0]) == float(finite.double().abs().sum())
 
@@ -126,7 +127,15 @@ def test_any_alignment(dtype: Any) -> None:
 def test_a_table_that_does_not_fit_is_refused() -> None:
     xs = [torch.ones(10)]
     table = plan_of_layout(_cpu.Tensors(xs).layout, BOTH).table
-    for column, value in ((0, 11), (0, 1 << 24 | 10), (2, 1), (3, 1 << 4 | 14), (3, 12 | 3)):
+    tag = int(table[0, 3])
+    for column, value in (
+        (0, 11),
+        (0, 1 << 24 | 10),
+        (2, 1),
+        (3, tag | 1 << SLOT_SHIFT),
+        (3, tag + 1),
+        (3, tag | MASK),
+    ):
         bad = table.copy()
         bad[0, column] = value
         with pytest.raises(ValueError, match="chunk 0 of the plan does not fit"):
@@ -181,7 +190,7 @@ def test_more_than_two_to_the_31_elements() -> None:
 
 
 def test_python_and_native_agree_on_dtypes() -> None:
-    for code, dtype in enumerate(DTYPES):
+    for code, dtype in enumerate(getattr(torch, row.name) for row in TABLE):
         word = np.frombuffer(_cpu.Tensors([torch.zeros(5, dtype=dtype)]).layout, np.uint64)[0]
-        assert (int(word) >> 2, int(word) & 3) == (5, code)
+        assert (int(word) >> BITS, int(word) & MASK) == (5, code)
     assert sys.byteorder == "little"

@@ -323,13 +323,15 @@ def test_compiled(frontend: Any) -> None:
 
 
 def test_opcheck() -> None:
-    from fused_penalty.torch.updates import add_gradients_op, update_op
+    from fused_penalty.torch import ops
 
     xs, grads = [torch.randn(4), torch.randn(3, 2)], [torch.randn(4)]
-    strengths = torch.rand(2, 2, dtype=torch.float64)
+    coefficients = torch.rand(2, 2, dtype=torch.float64)
     checks = ("test_schema", "test_faketensor")
-    torch.library.opcheck(add_gradients_op, (xs, [], grads, [0], strengths, [3, 3], "cpu"), test_utils=checks)
-    torch.library.opcheck(update_op, ([xs[0]], [xs[1]], [], [0], strengths, [3, 3], 3, "cpu"), test_utils=checks)
+    torch.library.opcheck(ops.add_gradients_.op, (xs, [], grads, [0], coefficients, [3, 3], "cpu"), test_utils=checks)
+    torch.library.opcheck(
+        ops.update_.op, ([xs[0]], [xs[1]], [], [0], coefficients, [3, 3], 3, "cpu"), test_utils=checks
+    )
 
 
 def test_memory_does_not_grow() -> None:

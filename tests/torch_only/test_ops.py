@@ -14,13 +14,13 @@ from tests.support.fresh import run_fresh
 F64 = torch.float64
 SAME_MEMORY = "add_gradients_: grads"  # which a fake tensor does not have
 
-# name of the operand in the error -> the forged call; n leaves `xs` and copies `outs`, right strengths `s`, terms `t`
+# name of the operand in the error -> the forged call; n leaves `xs`, copies `outs`, coefficients `s`, terms `t`
 FORGED = {
-    "gradients: strengths": "ops.gradients(xs, [], s[:1], t, live, '')",
-    "gradients: strengths of 3 columns": "ops.gradients(xs, [], torch.zeros(n, 3, dtype=F64), t, live, '')",
-    "gradients: strengths flat": "ops.gradients(xs, [], s.flatten(), t, live, '')",
-    "gradients: strengths in float32": "ops.gradients(xs, [], s.float(), t, live, '')",
-    "gradients: strengths on meta": "ops.gradients(xs, [], s.to('meta'), t, live, '')",
+    "gradients: coefficients": "ops.gradients(xs, [], s[:1], t, live, '')",
+    "gradients: coefficients of 3 columns": "ops.gradients(xs, [], torch.zeros(n, 3, dtype=F64), t, live, '')",
+    "gradients: coefficients flat": "ops.gradients(xs, [], s.flatten(), t, live, '')",
+    "gradients: coefficients in float32": "ops.gradients(xs, [], s.float(), t, live, '')",
+    "gradients: coefficients on meta": "ops.gradients(xs, [], s.to('meta'), t, live, '')",
     "gradients: terms": "ops.gradients(xs, [], s, t[:1], live, '')",
     "gradients: terms of 4": "ops.gradients(xs, [], s, [4] * n, live, '')",
     "gradients: terms of -1": "ops.gradients(xs, [], s, [-1] * n, live, '')",
@@ -41,14 +41,14 @@ FORGED = {
     "sums: terms": "ops.sums(xs, [], t[1:], '')",
     "stats: anchors": "ops.stats(xs, xs[1:], '')",
     "stats: xs[1]": "ops.stats([xs[0], torch.ones(3, dtype=torch.complex64)], [], '')",
-    "add_gradients_: strengths": "ops.add_gradients_(xs, [], outs, live, s[:1], t, '')",
+    "add_gradients_: coefficients": "ops.add_gradients_(xs, [], outs, live, s[:1], t, '')",
     "add_gradients_: terms": "ops.add_gradients_(xs, [], outs, live, s, t[1:], '')",
     "add_gradients_: grads[0]": "ops.add_gradients_(xs, [], [outs[0][:1], *outs[1:]], live, s, t, '')",
     "add_gradients_: grads[0] in bfloat16": "ops.add_gradients_(xs, [], [o.bfloat16() for o in outs], live, s, t, '')",
     "add_gradients_: grads": "ops.add_gradients_(xs, [], [outs[0]] * n, live, s, t, '')",
     "add_gradients_: live": "ops.add_gradients_(xs, [], outs, live[1:], s, t, '')",
     "add_gradients_: live beyond": "ops.add_gradients_(xs, [], outs[:1], [n + 5], s, t, '')",
-    "update_: strengths": "ops.update_(outs, [], [], live, s[:1], t, 3, '')",
+    "update_: coefficients": "ops.update_(outs, [], [], live, s[:1], t, 3, '')",
     "update_: terms": "ops.update_(outs, [], [], live, s, [], 3, '')",
     "update_: live": "ops.update_(outs, [], [], live[1:], s, t, 3, '')",
     "update_: live reversed": "ops.update_(outs, [], [], live[::-1], s, t, 3, '')",
@@ -123,10 +123,10 @@ def test_right_operands_are_taken() -> None:
 
 
 def test_ops_are_sound() -> None:
-    from fused_penalty.torch import ops, updates
+    from fused_penalty.torch import ops
 
     xs, s = right()
-    torch.library.opcheck(ops.stats_op, (xs, [], ""))
-    torch.library.opcheck(ops.gradients_op, (xs, xs, s, [3, 3], [1], ""))
-    torch.library.opcheck(updates.add_gradients_op, (xs, [], [torch.zeros(2)], [0], s, [3, 3], ""))
-    torch.library.opcheck(updates.update_op, ([xs[1]], [xs[0]], [], [1], s, [3, 3], 4, ""))
+    torch.library.opcheck(ops.stats.op, (xs, [], ""))
+    torch.library.opcheck(ops.gradients.op, (xs, xs, s, [3, 3], [1], ""))
+    torch.library.opcheck(ops.add_gradients_.op, (xs, [], [torch.zeros(2)], [0], s, [3, 3], ""))
+    torch.library.opcheck(ops.update_.op, ([xs[1]], [xs[0]], [], [1], s, [3, 3], 4, ""))

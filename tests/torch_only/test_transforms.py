@@ -159,12 +159,12 @@ def test_export(backend: str) -> None:
 
 
 def test_custom_ops_are_sound(backend: str) -> None:
-    from fused_penalty.torch import calculus as core
+    from fused_penalty.torch import ops
 
     xs = leaves()
-    torch.library.opcheck(core.sums_op, (xs, [], [3, 3], backend))
-    torch.library.opcheck(core.sums_op, ([x.requires_grad_() for x in leaves()], leaves(1), [3, 1], backend))
-    torch.library.opcheck(core.gradients_op, (xs, [], torch.rand(2, 2, dtype=F64), [3, 3], [0, 1], backend))
+    torch.library.opcheck(ops.sums.op, (xs, [], [3, 3], backend))
+    torch.library.opcheck(ops.sums.op, ([x.requires_grad_() for x in leaves()], leaves(1), [3, 1], backend))
+    torch.library.opcheck(ops.gradients.op, (xs, [], torch.rand(2, 2, dtype=F64), [3, 3], [0, 1], backend))
 
 
 def test_autocast_and_inference_mode(backend: str) -> None:

@@ -24,16 +24,17 @@ def compiled(arch: int | str, op: Op, anchored: bool) -> Any:
     from triton.compiler import ASTSource, compile
 
     from fused_penalty._kernels.triton.kernel import penalty_kernel
-    from fused_penalty.torch.backends.triton import compiled_with
+    from fused_penalty.torch.backends.triton import compiled_with, constants
 
-    types = {"layout": "*i64", "addresses": "*i64", "strengths": "*fp64", "partials": "*fp64", "ticket": "*i32"}
+    types = {"layout": "*i64", "addresses": "*i64", "coefficients": "*fp64", "partials": "*fp64", "ticket": "*i32"}
     types |= {"totals": "*fp64", "chunk_count": "i32", "slot_count": "i32", "leaf_count": "i32"}
     pointers = [i for i, t in enumerate(types.values()) if t.startswith("*")]
+    fixed = constants(op, anchored)
     warp = WARP.get(str(arch), 32)
     source = ASTSource(
         penalty_kernel,
-        types | {"OP": "constexpr", "ANCHORED": "constexpr"},
-        constexprs={"OP": int(op), "ANCHORED": anchored},
+        types | dict.fromkeys(fixed, "constexpr"),
+        constexprs=fixed,
         attrs={(i,): [["tt.divisibility", 16]] for i in pointers},
     )
     capability = arch if isinstance(arch, int) else None

@@ -16,6 +16,7 @@ from torch import Tensor
 
 import fused_penalty as fp
 from fused_penalty._core import backends as _backends
+from fused_penalty._core.dtypes import BITS
 from fused_penalty._core.plan import plan_of_layout
 from fused_penalty.torch import penalty
 from fused_penalty.torch.backends.tables import Place, Tables
@@ -156,7 +157,7 @@ def test_layout_words() -> None:
     from fused_penalty.torch.backends.triton import layout_words
 
     sizes = (40_000, 0, 5)
-    plan = plan_of_layout(np.array([s << 2 | 2 for s in sizes], np.uint64).tobytes(), 3, 1 << 14)
+    plan = plan_of_layout(np.array([s << BITS | 2 for s in sizes], np.uint64).tobytes(), 3, 1 << 14)
     table = layout_words(plan)
     chunks = len(plan.table)
     assert chunks == 4
