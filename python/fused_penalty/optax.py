@@ -227,9 +227,7 @@ def _first(params: PyTree, anchor: PyTree | None) -> PenaltyState:
             anchor = jax.tree.map(keep, params, anchor, is_leaf=lambda p: isinstance(p, optax.MaskedNode))
         except ValueError as e:
             raise bad_anchor("", f"its structure is not that of params ({str(e).splitlines()[0]})") from None
-    elif (
-        anchor is not None
-    ):  # all masked, or optax's placeholder, by which it finds what in a state is shaped like params
+    elif anchor is not None:  # all masked, or the placeholder with which optax looks for copies of params
         anchor = params
     return PenaltyState(jnp.zeros((), jnp.int32), anchor)
 

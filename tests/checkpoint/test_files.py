@@ -124,7 +124,7 @@ def test_a_file_replaced_while_its_header_is_read(tmp_path: Path, capsys: Any, m
 
 
 def test_an_unchanged_file_may_be_touched_by_readers(tmp_path: Path, capsys: Any) -> None:
-    """Another name and another time of reading are no change."""
+    """Another name and another access time are not a change."""
     file = model(tmp_path / "m.safetensors", 1.0)
 
     def touch(done: int, total: int) -> None:
@@ -192,7 +192,7 @@ HEADERS: dict[str, Any] = {
     "overlap": {n: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]} for n in "ab"},
     "gap": {"w": {"dtype": "F32", "shape": [0], "data_offsets": [4, 4]}},
     "a text for a size": {"w": {"dtype": "F32", "shape": ["1"], "data_offsets": [0, 4]}},
-    "metadata that is no mapping of texts": {"__metadata__": {"a": 1}},
+    "metadata that is not a mapping of texts": {"__metadata__": {"a": 1}},
 }
 
 
@@ -205,7 +205,7 @@ def test_a_hostile_header(tmp_path: Path, capsys: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("header", [b'{"w":' * 5000, b"{\xff}", b"{}}", b"", b"{" + b" " * 100, b'{"\\ud800": {}}'])
-def test_a_header_that_is_no_json(tmp_path: Path, capsys: Any, header: bytes) -> None:
+def test_a_header_that_is_not_json(tmp_path: Path, capsys: Any, header: bytes) -> None:
     file = tmp_path / "m.safetensors"
     for length in (len(header), 0, 2**40, 2**64 - 1):
         file.write_bytes(struct.pack("<Q", length) + header)

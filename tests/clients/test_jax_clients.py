@@ -83,7 +83,7 @@ def test_linen_train_state() -> None:
 
 
 def test_nnx_module_with_batch_norm() -> None:
-    """Running means and variances, and the counters of dropout, are no parameters."""
+    """Running means and variances, and the counters of dropout, are not parameters."""
     nnx = pytest.importorskip("flax.nnx", reason="flax is not installed")
 
     def run(of: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Sharded parameters: the value and gradients of one device, one launch a device and one all-reduce of the sums."""
+"""Sharded parameters: the value and gradients of one device, one launch per device and one all-reduce of the sums."""
 
 from __future__ import annotations
 

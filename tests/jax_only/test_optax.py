@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -217,6 +218,16 @@ def test_bad_input() -> None:
     integers = {"n": jnp.arange(3)}
     with pytest.raises(TypeError, match="params at 'n'"):
         step(add_penalty_grads(1.0), integers, integers)
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2"])
+def test_float8_leaves_are_refused_unless_masked(dtype: str) -> None:
+    params, mask = {"low": jnp.ones(3, dtype), "high": jnp.ones(2)}, {"low": False, "high": True}
+    for make in (add_penalty_grads, functools.partial(proximal, learning_rate=0.1)):
+        whole, part = make(0.5), make(0.5, mask=mask)
+        with pytest.raises(TypeError, match=f"params at 'low': a leaf of dtype {dtype} is only read"):
+            whole.update(params, whole.init(params), params)
+        assert part.update(params, part.init(params), params)[0]["low"] is params["low"]
 
 
 # proximal

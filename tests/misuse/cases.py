@@ -146,7 +146,7 @@ PARAMS: dict[str, Wrong] = {
     "cyclic": cyclic,
     "nested 10,000 deep": deep(lambda lib: lib.to(np.ones(2, np.float32))),
 }
-# In JAX leaves pair by structure, so one name for two of them is no mistake.
+# In JAX leaves pair by structure, so one name for two of them is not a mistake.
 TWICE: dict[str, Wrong] = {
     "two leaves of one name": lambda lib: lib.to({"a.b": np.ones(2, np.float32), "a": {"b": np.ones(3, np.float32)}}),
 }

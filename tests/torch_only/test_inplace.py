@@ -322,6 +322,19 @@ def test_compiled(frontend: Any) -> None:
         torch.testing.assert_close(p.grad, g)
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_no_gradient_is_created_for_a_dtype_that_is_only_read(dtype: torch.dtype) -> None:
+    """And none for the leaf before it: nothing has been written when a call raises."""
+    high, low = torch.ones(2), torch.ones(3).to(dtype)
+    assert float(add_grad_({"high": high, "low": low}, 0.5)) == 2.5  # without .grad they only count
+    with pytest.raises(TypeError, match=r"params at 'low': a leaf of dtype .* is only read"):
+        add_grad_({"high": high, "low": low}, 0.5, create=True)
+    assert high.grad is None
+    assert low.grad is None
+    assert float(add_grad_({"high": high, "low": low}, 0.5, create=True, mask={"high": True, "low": False})) == 1.0
+    assert high.grad is not None
+
+
 def test_opcheck() -> None:
     from fused_penalty.torch import ops
 

@@ -25,7 +25,7 @@ def number(value: Tensor) -> float:
 
 
 class BatchNormed(nn.Module):
-    """Two layers of equal shapes, tied weights, and buffers that are no parameters."""
+    """Two layers of equal shapes, tied weights, and buffers that are not parameters."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -66,12 +66,12 @@ class Report:
     def as_dict(self) -> dict[str, Any]:
         """Return the report for JSON, which has no NaN or infinity: these become the strings "nan" and "inf"."""
 
-        def plain(row: Row) -> dict[str, Any]:
+        def jsonable(row: Row) -> dict[str, Any]:
             return {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(row).items()}
 
-        total = {k: v for k, v in plain(self.total).items() if k not in ("path", "dtype", "shape")}
+        total = {k: v for k, v in jsonable(self.total).items() if k not in ("path", "dtype", "shape")}
         skipped = [{"path": e.path, "dtype": e.dtype, "shape": e.shape, "reason": why} for e, why in self.skipped]
-        return {"file": str(self.file), "leaves": [plain(r) for r in self.rows], "skipped": skipped, "total": total}
+        return {"file": str(self.file), "leaves": [jsonable(r) for r in self.rows], "skipped": skipped, "total": total}
 
 
 def inspect(file: Path, progress: Progress = lambda done, total: None) -> Report:

@@ -10,4 +10,4 @@ from .verbs import penalty, penalty_and_grad, prox
 
 __all__ = ["Stats", "Sums", "penalty", "penalty_and_grad", "prox", "stats", "sums"]
 
-_rows("jax", None)  # registers the custom calls: a program that `jax.export` made elsewhere needs them
+_rows("jax", None)  # registers the custom call: a program that `jax.export` made elsewhere needs it

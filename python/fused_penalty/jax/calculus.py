@@ -151,12 +151,12 @@ def value_and_gradients(spec: Spec, l1: Arrays, l2: Arrays, leaves: Arrays, anch
 
 @value_and_gradients.defjvp
 def _gradients_rule(spec: Spec, primals: Any, tangents: Any) -> Any:
-    def plain(l1: Arrays, l2: Arrays, leaves: Arrays, anchors: Arrays) -> tuple[jax.Array, ...]:
+    def formula(l1: Arrays, l2: Arrays, leaves: Arrays, anchors: Arrays) -> tuple[jax.Array, ...]:
         found = unfused(Op.GRADIENT, spec.of_leaf, spec.terms, 1.0, l1, l2, leaves, anchors)
         rounded = [g.astype(x.dtype) for g, x in zip(found, leaves, strict=True)]
         return primitive(spec, l1, l2, leaves, anchors)[0], *rounded
 
-    _, out_tangents = jax.jvp(plain, primals, tangents)
+    _, out_tangents = jax.jvp(formula, primals, tangents)
     return value_and_gradients(spec, *primals), out_tangents
 
 
@@ -172,11 +172,11 @@ def proximal_leaves(
 
 @proximal_leaves.defjvp
 def _proximal_rule(spec: Spec, in_place: bool, primals: Any, tangents: Any) -> Any:
-    def plain(step: jax.Array, l1: Arrays, l2: Arrays, leaves: Arrays, anchors: Arrays) -> tuple[jax.Array, ...]:
+    def formula(step: jax.Array, l1: Arrays, l2: Arrays, leaves: Arrays, anchors: Arrays) -> tuple[jax.Array, ...]:
         found = unfused(Op.PROX, spec.of_leaf, spec.terms, step, l1, l2, leaves, anchors)
         return tuple(y.astype(x.dtype) for y, x in zip(found, leaves, strict=True))
 
-    _, out_tangents = jax.jvp(plain, primals, tangents)
+    _, out_tangents = jax.jvp(formula, primals, tangents)
     return proximal_leaves(spec, False, *primals), out_tangents
 
 

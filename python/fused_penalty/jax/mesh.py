@@ -19,7 +19,7 @@ import jax
 from jax.experimental.custom_partitioning import ArrayMapping, SdyShardingRule, custom_partitioning
 from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
-from .shares import Layout, Shares, layout_of
+from .shares import Shardings, Shares, shardings_of
 
 Arrays = Sequence[jax.Array]
 
@@ -95,15 +95,15 @@ def _by_type(local: Local, batch_rank: int, mesh: AbstractMesh, *operands: Array
     """Explicit axes: the types of the leaves carry their specs; an anchor goes where its leaf is."""
     _, leaves, anchors = operands
     specs, anchor_specs = ([jax.typeof(x).sharding.spec for x in arrays] for arrays in (leaves, anchors))
-    layout = layout_of(dict(mesh.shape), [x.shape for x in leaves], specs, anchor_specs, batch_rank)
-    ins = _operand_specs(layout, operands)
+    shardings = shardings_of(dict(mesh.shape), [x.shape for x in leaves], specs, anchor_specs, batch_rank)
+    ins = _operand_specs(shardings, operands)
 
     def place(x: jax.Array, spec: PartitionSpec) -> jax.Array:
         return x if jax.typeof(x).sharding.mesh.empty else jax.reshard(x, NamedSharding(mesh, spec))
 
-    body = functools.partial(local, batch_rank, layout.shares)
-    arrays = tuple(map(layout.result, layout.leaves)) if local.writes else ()
-    outs = (layout.result(),) * local.totals, PartitionSpec(), arrays
+    body = functools.partial(local, batch_rank, shardings.shares)
+    arrays = tuple(map(shardings.result, shardings.leaves)) if local.writes else ()
+    outs = (shardings.result(),) * local.totals, PartitionSpec(), arrays
     call = jax.shard_map(body, mesh=mesh, in_specs=ins, out_specs=outs, check_vma=False)
     return call(*jax.tree.map(place, operands, ins))
 
@@ -118,13 +118,13 @@ def _gathered(local: Local, batch_rank: int, mesh: AbstractMesh, *operands: Arra
     return totals, ones, tuple(map(jax.reshard, arrays, specs))
 
 
-def _operand_specs(layout: Layout, operands: Sequence[Arrays]) -> tuple[tuple[PartitionSpec, ...], ...]:
+def _operand_specs(shardings: Shardings, operands: Sequence[Arrays]) -> tuple[tuple[PartitionSpec, ...], ...]:
     tables, leaves, anchors = operands
     at_leaves = (
-        tuple(layout.operand(x.shape, own) for x, own in zip(arrays, layout.leaves, strict=False))
+        tuple(shardings.operand(x.shape, own) for x, own in zip(arrays, shardings.leaves, strict=False))
         for arrays in (leaves, anchors)
     )
-    return tuple(layout.operand(x.shape) for x in tables), *at_leaves
+    return tuple(shardings.operand(x.shape) for x in tables), *at_leaves
 
 
 @functools.cache
@@ -143,17 +143,17 @@ def _partitioned(local: Local, batch_rank: int, sizes: tuple[int, ...]) -> Any:
         (_, leaves, anchors), (totals, ones, arrays) = operands, results
         # A sharding without a mesh has no spec: such a leaf is gathered.
         specs, anchor_specs = ([getattr(x.sharding, "spec", ()) for x in arrays] for arrays in (leaves, anchors))
-        layout = layout_of(dict(mesh.shape), [x.shape for x in leaves], specs, anchor_specs, batch_rank)
-        ins = _operand_specs(layout, operands)
+        shardings = shardings_of(dict(mesh.shape), [x.shape for x in leaves], specs, anchor_specs, batch_rank)
+        ins = _operand_specs(shardings, operands)
         outs = (
-            tuple(layout.result() for _ in totals),
+            tuple(shardings.result() for _ in totals),
             tuple(PartitionSpec() for _ in ones),
-            tuple(layout.result(own) for own, _ in zip(layout.leaves, arrays, strict=False)),
+            tuple(shardings.result(own) for own, _ in zip(shardings.leaves, arrays, strict=False)),
         )
         place = functools.partial(NamedSharding, mesh)
         return (
             mesh,
-            functools.partial(local, batch_rank, layout.shares),
+            functools.partial(local, batch_rank, shardings.shares),
             jax.tree.map(place, outs),
             jax.tree.map(place, ins),
         )

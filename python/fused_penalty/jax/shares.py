@@ -40,7 +40,7 @@ class Shares:
 
 
 @dataclass(frozen=True)
-class Layout:
+class Shardings:
     """`batch`: the sharding of the batch dimensions; `leaves`: that of each leaf's own dimensions."""
 
     batch: tuple[Entry, ...]
@@ -64,14 +64,14 @@ def axes_of(*entries: Entry) -> tuple[str, ...]:
     return tuple(names)
 
 
-def layout_of(
+def shardings_of(
     sizes: Mapping[str, int],
     shapes: Sequence[Shape],
     specs: Sequence[Spec],
     anchor_specs: Sequence[Spec],
     batch_rank: int,
-) -> Layout:
-    """The layout of leaves whose shapes begin with `batch_rank` batch dimensions; `sizes` of the axes of the mesh.
+) -> Shardings:
+    """The shardings of leaves whose shapes begin with `batch_rank` batch dimensions; `sizes` of the axes of the mesh.
 
     `anchor_specs` is empty without anchors.
     """
@@ -88,7 +88,7 @@ def layout_of(
     used = tuple(name for name in sizes if any(name in axes for axes in mine))
     idle = tuple(tuple(name for name in used if name not in axes) for axes in mine)
     shares = (1 / math.prod(sizes[name] for name in names) for names in idle)
-    return Layout(tuple(batch), tuple(own), Shares(tuple(shares), used, idle))
+    return Shardings(tuple(batch), tuple(own), Shares(tuple(shares), used, idle))
 
 
 def _joined(spec: Spec, other: Spec) -> list[Entry]:

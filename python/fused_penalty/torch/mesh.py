@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from .._core.errors import bad, bad_anchor
-from .shares import Layout, Share, group_of, share_of
+from .shares import Ownership, PlacedLeaf, group_of, ownership_of
 
 HEAD = 2048  # rows of the first all-reduce, the digest's two included: 32 KB, which cost little more than its latency
 
@@ -40,7 +40,7 @@ class Shards:
     tensors: list[Tensor]
     locals: list[Tensor]  # what this rank holds of them
     paths: Sequence[str]
-    share: Share
+    ownership: Ownership
     group: dist.ProcessGroup | None
 
     @_opaque
@@ -75,7 +75,7 @@ class Shards:
     def all_reduce_stats(self, local: Tensor) -> Tensor:
         """The rows of `Op.STATS` (n, 5) over all ranks. A maximum needs an all-reduce of its own."""
         rows = torch.cat([local[:, :2], local[:, 3:]])
-        absolute_square, counts = self.add_up(rows, self.share.owned * 2, look=True).chunk(2)
+        absolute_square, counts = self.add_up(rows, self.ownership.owned * 2, look=True).chunk(2)
         largest = torch.where(local[:, 2].isnan(), 0.0, local[:, 2])  # MAX need not keep a NaN; Σ|x| does
         dist.all_reduce(largest, dist.ReduceOp.MAX, group=self.group)
         largest = torch.where(absolute_square[:, 0].isnan(), torch.nan, largest)
@@ -84,18 +84,18 @@ class Shards:
     @_opaque
     def agree(self) -> None:
         """Raise on every rank if the ranks pass different lists; called before the first write to a list."""
-        if (self.share.ranks, self.share.digest) not in _agreed:
+        if (self.ownership.ranks, self.ownership.digest) not in _agreed:
             self.add_up(_zeros(0, self.locals[0].device), (), look=True)
 
     def add_up(self, local: Tensor, owned: tuple[bool, ...] | None = None, *, look: bool = False) -> Tensor:
         """The sum over all ranks of the rows that each owns; `look`: compare the lists on the host in any case."""
         # A product with 0 would make the infinite sums of a replica NaN.
-        own = torch.where(_column(self.share.owned if owned is None else owned, local.device), local, 0.0)
+        own = torch.where(_column(self.ownership.owned if owned is None else owned, local.device), local, 0.0)
         fits, long = min(len(own), HEAD - 2), len(own) > HEAD - 2
         padding = _zeros(HEAD - 2 - fits, local.device)
-        head = torch.cat([own[:fits], padding, _moments(self.share.digest, 1, local.device)])
+        head = torch.cat([own[:fits], padding, _moments(self.ownership.digest, 1, local.device)])
         dist.all_reduce(head, group=self.group)
-        same = head[-2:] == _moments(self.share.digest, len(self.share.ranks), local.device)
+        same = head[-2:] == _moments(self.ownership.digest, len(self.ownership.ranks), local.device)
         total = self._checked(head[:fits], same.all(), look or long)
         if not long:
             return total
@@ -106,14 +106,14 @@ class Shards:
     def _checked(self, total: Tensor, same: Tensor, look: bool) -> Tensor:
         """Raise where the ranks' lists differ. On a GPU this makes the host wait, so it is done once per list;
         a difference that arises later makes the sums NaN."""
-        key = (self.share.ranks, self.share.digest)
+        key = (self.ownership.ranks, self.ownership.digest)
         if not (_is_free_to_read(same) or look or key not in _agreed):
             return torch.where(same, total, torch.nan)
         if not same:
             sizes = sum(x.numel() for x in self.tensors)
             raise bad(
                 ValueError, "params",
-                f"the ranks {list(self.share.ranks)[:8]} do not pass the same list "
+                f"the ranks {list(self.ownership.ranks)[:8]} do not pass the same list "
                 f"(rank {dist.get_rank()}: {len(self.tensors)} leaves of {sizes:,} elements)",
                 "Give every rank the same names, shapes, dtypes and placements in the same order, and the same mask",
             )  # fmt: skip
@@ -152,11 +152,11 @@ def unwrap(leaves: Sequence[Any], anchors: Sequence[Any], paths: Sequence[str]) 
     for x, a, path in zip(leaves, anchors, paths, strict=False):
         if _placed(x) != _placed(a):
             raise bad_anchor(path, f"placed as {_placed(a)} beside a leaf placed as {_placed(x)}")
-    layouts = tuple(Layout(p, x.shape, x.dtype, *_placed(x)) for p, x in zip(paths, leaves, strict=True))
-    share = share_of(layouts, dist.get_rank(), dist.get_world_size())
-    group = group_of([x.device_mesh for x in leaves if isinstance(x, DTensor)], share.ranks)
+    placed = tuple(PlacedLeaf(p, x.shape, x.dtype, *_placed(x)) for p, x in zip(paths, leaves, strict=True))
+    ownership = ownership_of(placed, dist.get_rank(), dist.get_world_size())
+    group = group_of([x.device_mesh for x in leaves if isinstance(x, DTensor)], ownership.ranks)
     local = [_local(x) for x in leaves]
-    return Shards(list(leaves), local, paths, share, group), local, [_local(a) for a in anchors]
+    return Shards(list(leaves), local, paths, ownership, group), local, [_local(a) for a in anchors]
 
 
 @_opaque

@@ -46,12 +46,12 @@ def prefix_tree(argument: str, tree: Any, leaves: Leaves) -> list[Any] | None:
     return found
 
 
-def anchors_of(anchor: Anchor | None, found: Leaves, index: Sequence[int], leaves: list[Tensor]) -> list[Tensor]:
+def anchors_of(anchor: Anchor | None, flat: Leaves, index: Sequence[int], leaves: list[Tensor]) -> list[Tensor]:
     """The anchors of the leaves at `index`, checked; an empty list without an anchor."""
     if anchor is None:
         return []
-    chosen = _paired(found, index, flatten_with_ties(anchor, "anchor"))
-    names = found.names()
+    chosen = _paired(flat, index, flatten_with_ties(anchor, "anchor"))
+    names = flat.names()
     check_leaves(chosen, [names[i] for i in index], "anchor")
     for i, a, x in zip(index, chosen, leaves, strict=True):
         if a.shape != x.shape or a.dtype != x.dtype or a.device != x.device:
@@ -62,23 +62,23 @@ def anchors_of(anchor: Anchor | None, found: Leaves, index: Sequence[int], leave
     return chosen
 
 
-def _paired(found: Leaves, index: Sequence[int], anchor: Leaves) -> list[Any]:
-    if found.keys is not None and anchor.keys is not None:
-        return _by_name(found, found.keys, index, dict(zip(anchor.keys, anchor.tensors, strict=True)))
-    if len(found.tensors) == len(anchor.tensors) == 1:
+def _paired(flat: Leaves, index: Sequence[int], anchor: Leaves) -> list[Any]:
+    if flat.keys is not None and anchor.keys is not None:
+        return _by_name(flat, flat.keys, index, dict(zip(anchor.keys, anchor.tensors, strict=True)))
+    if len(flat.tensors) == len(anchor.tensors) == 1:
         return [anchor.tensors[i] for i in index]
-    if found.keys is None and anchor.keys is None:
-        if len(found.tensors) != len(anchor.tensors):
-            there, here = len(anchor.tensors), len(found.tensors)
+    if flat.keys is None and anchor.keys is None:
+        if len(flat.tensors) != len(anchor.tensors):
+            there, here = len(anchor.tensors), len(flat.tensors)
             raise bad(
                 ValueError, "anchor", f"{there} tensor{'s' * (there != 1)} beside {here} leaves",
                 "Lists pair by position: give one tensor for each leaf, or names on both sides",
             )  # fmt: skip
         return [anchor.tensors[i] for i in index]
     own = {id(t) for t in anchor.tensors}
-    if all(id(found.tensors[i]) in own for i in index):  # an anchor that holds the leaves themselves
-        return [found.tensors[i] for i in index]
-    if found.keys is None:
+    if all(id(flat.tensors[i]) in own for i in index):  # an anchor that holds the leaves themselves
+        return [flat.tensors[i] for i in index]
+    if flat.keys is None:
         raise bad(
             ValueError, "anchor", "it has names and params have none, so they cannot be paired reliably",
             "Give params their names too: the Module, named_parameters() (to the optimizer, for attach) or a mapping",
@@ -89,12 +89,12 @@ def _paired(found: Leaves, index: Sequence[int], anchor: Leaves) -> list[Any]:
     )  # fmt: skip
 
 
-def _by_name(found: Leaves, keys: list[str], index: Sequence[int], entries: dict[str, Any]) -> list[Any]:
+def _by_name(flat: Leaves, keys: list[str], index: Sequence[int], entries: dict[str, Any]) -> list[Any]:
     """The entry of each leaf. Other entries (such as buffers in a state_dict) are ignored."""
     missing = [keys[i] for i in index if keys[i] not in entries]
     if not missing:
         return [entries[keys[i]] for i in index]
-    aliases = found.aliases()  # a tied leaf may have its entry under another of its names
+    aliases = flat.aliases()  # a tied leaf may have its entry under another of its names
     known = {name: next((a for a in aliases.get(name, ()) if a in entries), None) for name in missing}
     if lost := [repr(name) for name in missing if known[name] is None]:
         shown = ", ".join(lost[:SHOWN]) + ", ..." * (len(lost) > SHOWN)

@@ -64,44 +64,44 @@ def select(
     params: Params, l1: Strength, l2: Strength, mask: Mask | None, anchor: Anchor | None, frozen: str = "count"
 ) -> Selection:
     """Flatten, mask and check; nothing is computed yet."""
-    found = flatten(params)
-    selected = [True] * len(found.tensors)
+    flat = flatten(params)
+    selected = [True] * len(flat.tensors)
     if mask is not None:
-        selected = _masked(params, mask, found)
+        selected = _masked(params, mask, flat)
     if _skips(frozen):
-        selected = [keep and not _is_frozen_leaf(t) for keep, t in zip(selected, found.tensors, strict=True)]
+        selected = [keep and not _is_frozen_leaf(t) for keep, t in zip(selected, flat.tensors, strict=True)]
     index: Sequence[int] = range(len(selected))
     if not all(selected):
         index = [i for i, keep in enumerate(selected) if keep]
-    leaves = found.tensors if len(index) == len(selected) else [found.tensors[i] for i in index]
+    leaves = flat.tensors if len(index) == len(selected) else [flat.tensors[i] for i in index]
     survey = read_natively(leaves)
     if survey is None:
-        check_leaves(leaves, _names(found, index))
+        check_leaves(leaves, _names(flat, index))
 
     def broadcast(argument: str, tree: Any) -> list[Any] | None:
-        return prefix_tree(argument, tree, found)
+        return prefix_tree(argument, tree, flat)
 
     strengths = [
-        resolve_strengths(name, value, found.names, found.tensors, selected, is_tensor, broadcast, admit=admit)
+        resolve_strengths(name, value, flat.names, flat.tensors, selected, is_tensor, broadcast, admit=admit)
         for name, value in (("l1", l1), ("l2", l2))
     ]
-    anchors = anchors_of(anchor, found, index, leaves)
+    anchors = anchors_of(anchor, flat, index, leaves)
     shards = None
     if survey is None or (anchors and read_natively(anchors) is None):
-        names = _names(found, index)
+        names = _names(flat, index)
         shards, leaves, anchors = _unwrap(leaves, anchors, names)
         check_memory(leaves, names)
         check_memory(anchors, names[: len(anchors)], "anchor")
         survey = look(leaves)
     dtype, by_device, read = survey
-    return Selection(found, index, leaves, anchors, group(len(leaves), *strengths), dtype, by_device, shards, read)
+    return Selection(flat, index, leaves, anchors, group(len(leaves), *strengths), dtype, by_device, shards, read)
 
 
-def _masked(params: Params, mask: Mask, found: Leaves) -> list[bool]:
+def _masked(params: Params, mask: Mask, flat: Leaves) -> list[bool]:
     tree = mask(params) if callable(mask) and not isinstance(mask, nn.Module) else mask
-    flat = prefix_tree("mask", tree, found)
-    values = [tree] * len(found.tensors) if flat is None else flat
-    return [check_mask_leaf(v, name) for v, name in zip(values, found.names(), strict=True)]
+    entries = prefix_tree("mask", tree, flat)
+    values = [tree] * len(flat.tensors) if entries is None else entries
+    return [check_mask_leaf(v, name) for v, name in zip(values, flat.names(), strict=True)]
 
 
 def _skips(frozen: Any) -> bool:
@@ -117,8 +117,8 @@ def _is_frozen_leaf(x: Any) -> bool:
     return isinstance(x, nn.Parameter) and is_frozen(x)
 
 
-def _names(found: Leaves, index: Sequence[int]) -> Sequence[str]:
-    names = found.names()
+def _names(flat: Leaves, index: Sequence[int]) -> Sequence[str]:
+    names = flat.names()
     return names if len(index) == len(names) else [names[i] for i in index]
 
 

@@ -16,7 +16,7 @@ from .._core.errors import bad
 DIGEST_BITS = 18  # world · digest² stays an exact float64 up to 2^17 ranks
 
 
-class Layout(NamedTuple):
+class PlacedLeaf(NamedTuple):
     """A leaf as all ranks see it; mesh and placements are None for a plain tensor."""
 
     path: str
@@ -26,8 +26,8 @@ class Layout(NamedTuple):
     placements: tuple[Any, ...] | None
 
 
-class Share(NamedTuple):
-    """What the layouts mean for this rank."""
+class Ownership(NamedTuple):
+    """Which ranks hold the leaves, and which of the leaves this rank counts."""
 
     ranks: tuple[int, ...]  # that hold the leaves together
     owned: tuple[bool, ...]  # leaves that this rank counts
@@ -35,49 +35,49 @@ class Share(NamedTuple):
 
 
 @functools.lru_cache(maxsize=64)
-def share_of(layouts: tuple[Layout, ...], rank: int, world: int) -> Share:
+def ownership_of(leaves: tuple[PlacedLeaf, ...], rank: int, world: int) -> Ownership:
     """Which ranks hold the leaves, and which leaves this rank counts.
 
     The ranks are those of the mesh that contains all others, or all ranks if none does. A leaf on a smaller mesh
     exists in several copies, one for each mesh like it within the larger one; the copy with the first rank counts.
     """
-    members = {x.mesh: _ranks(x, rank) for x in layouts if x.mesh is not None}
+    members = {x.mesh: _ranks(x, rank) for x in leaves if x.mesh is not None}
     ranks = max(members.values(), key=len)
     if not all(ranks.issuperset(m) for m in members.values()):
         ranks = frozenset(range(world))
     first = min(ranks)
-    owned = tuple(rank == first if x.mesh is None else first in members[x.mesh] and _leads(x) for x in layouts)
-    listed = [(x.path, x.shape, x.dtype, x.mesh and x.mesh.shape, x.placements) for x in layouts]
+    owned = tuple(rank == first if x.mesh is None else first in members[x.mesh] and _leads(x) for x in leaves)
+    listed = [(x.path, x.shape, x.dtype, x.mesh and x.mesh.shape, x.placements) for x in leaves]
     word = int.from_bytes(hashlib.blake2b(repr(listed).encode(), digest_size=8).digest(), "little")
     low = (1 << DIGEST_BITS) - 1
-    return Share(tuple(sorted(ranks)), owned, (word & low, word >> DIGEST_BITS & low))
+    return Ownership(tuple(sorted(ranks)), owned, (word & low, word >> DIGEST_BITS & low))
 
 
-def _ranks(layout: Layout, rank: int) -> frozenset[int]:
+def _ranks(leaf: PlacedLeaf, rank: int) -> frozenset[int]:
     """The ranks of the leaf's mesh, checked."""
-    assert layout.mesh is not None
-    assert layout.placements is not None
-    if any(p.is_partial() for p in layout.placements):
+    assert leaf.mesh is not None
+    assert leaf.placements is not None
+    if any(p.is_partial() for p in leaf.placements):
         raise bad(
-            ValueError, "params", f"placed as {layout.placements}: |x| of a sum is not the sum of the parts",
-            "Call redistribute() on it first, to Replicate() or Shard(dim)", path=layout.path,
+            ValueError, "params", f"placed as {leaf.placements}: |x| of a sum is not the sum of the parts",
+            "Call redistribute() on it first, to Replicate() or Shard(dim)", path=leaf.path,
         )  # fmt: skip
-    ranks = frozenset(layout.mesh.mesh.flatten().tolist())
+    ranks = frozenset(leaf.mesh.mesh.flatten().tolist())
     if rank not in ranks:
         raise bad(
             ValueError, "params", f"its mesh has the ranks {sorted(ranks)[:8]}, and this is rank {rank}",
-            "Give each rank the leaves of meshes that it is part of", path=layout.path,
+            "Give each rank the leaves of meshes that it is part of", path=leaf.path,
         )  # fmt: skip
     return ranks
 
 
-def _leads(layout: Layout) -> bool:
+def _leads(leaf: PlacedLeaf) -> bool:
     """True on one of the ranks that hold the same elements: the first along every dimension that repeats them."""
-    assert layout.mesh is not None
-    assert layout.placements is not None
-    coordinate = layout.mesh.get_coordinate()
+    assert leaf.mesh is not None
+    assert leaf.placements is not None
+    coordinate = leaf.mesh.get_coordinate()
     assert coordinate is not None
-    return all(c == 0 for c, p in zip(coordinate, layout.placements, strict=True) if p.is_replicate())
+    return all(c == 0 for c, p in zip(coordinate, leaf.placements, strict=True) if p.is_replicate())
 
 
 def group_of(meshes: Sequence[DeviceMesh], ranks: tuple[int, ...]) -> dist.ProcessGroup | None:

@@ -22,7 +22,7 @@ CHECKS = [
     for name, f in vars(module).items()
     if inspect.isfunction(f) and list(inspect.signature(f).parameters) == ["rank", "world"]
 ]
-COMPILED = f"{checks.__name__}.under_compile"  # seconds a process, and no different with more of them
+COMPILED = f"{checks.__name__}.under_compile"  # takes seconds per process, and is the same with more of them
 CASES = [(world, check) for world in (2, 4) for check in CHECKS if world == 2 or check != COMPILED]
 
 
