@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import ml_dtypes
 import numpy as np
 
 from fused_penalty._core.operations import Op
-from tests.emulation.harness import CHUNK, WRITES, Case, Result
+from tests.emulation.harness import CHUNK, READS, WRITES, Case, Result
 from tests.support import edges, oracle
 from tests.support.check import close_gradient
 from tests.support.frontends import DTYPES
 
+FLOAT8 = {name: np.dtype(getattr(ml_dtypes, name)) for name in ("float8_e4m3fn", "float8_e5m2")}  # only read
 THREADS, PACK = 256, 16  # of kernels/cuda/walk.h: threads of a block, bytes of a load
 
 
@@ -67,6 +69,13 @@ def every_case() -> Iterator[tuple[str, Case]]:
                 yield f"{verb}-{name}{'-anchored' if anchored else ''}", matrix(op, dtype, anchored)
             yield f"{verb}-{name}-edges", edge_case(op, dtype)
         yield f"{verb}-mixed", mixed(op)
+    for op in READS:
+        for name, dtype in FLOAT8.items():
+            for anchored in (False, True):
+                yield f"{op.name.lower()}-{name}{'-anchored' if anchored else ''}", matrix(op, dtype, anchored)
+            every = np.arange(256, dtype=np.uint8).view(dtype)
+            finite = every[np.isfinite(every.astype(np.float64))]
+            yield f"{op.name.lower()}-{name}-each", Case(op, [finite[i : i + 1] for i in range(len(finite))])
     for name, dtype in DTYPES.items():
         yield f"sums-{name}-worst", worst(dtype)
 
