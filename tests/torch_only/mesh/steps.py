@@ -15,7 +15,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 from torch.nn.parallel import DistributedDataParallel
 
 from fused_penalty.torch import penalty
-from tests.torch_only.mesh.checks import counted, line, same_everywhere, whole
+from tests.torch_only.mesh.leaves import counted, line, same_everywhere, whole
 
 L1, L2 = 0.01, 0.003
 F64 = torch.float64

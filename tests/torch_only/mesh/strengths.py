@@ -10,7 +10,7 @@ from torch.distributed.tensor import DTensor, Partial, Replicate, distribute_mod
 
 from fused_penalty import by_path
 from fused_penalty.torch import add_grad_, attach, penalty, penalty_and_grad, prox_, regularize_
-from tests.torch_only.mesh.checks import leaf, line, same_everywhere, whole
+from tests.torch_only.mesh.leaves import leaf, line, same_everywhere, whole
 
 VALUE = 0.25
 

@@ -14,15 +14,15 @@ if not torch.distributed.is_available():
     pytest.skip("this torch was built without distributed", allow_module_level=True)
 
 from tests.support import ranks
-from tests.torch_only.mesh import checks, steps, strengths, writes
+from tests.torch_only.mesh import arguments, placements, refusals, steps, strengths, writes
 
 CHECKS = [
     f"{module.__name__}.{name}"
-    for module in (checks, steps, strengths, writes)
+    for module in (placements, arguments, refusals, steps, strengths, writes)
     for name, f in vars(module).items()
     if inspect.isfunction(f) and list(inspect.signature(f).parameters) == ["rank", "world"]
 ]
-COMPILED = f"{checks.__name__}.under_compile"  # takes seconds per process, and is the same with more of them
+COMPILED = f"{arguments.__name__}.under_compile"  # takes seconds per process, and is the same with more of them
 CASES = [(world, check) for world in (2, 4) for check in CHECKS if world == 2 or check != COMPILED]
 
 

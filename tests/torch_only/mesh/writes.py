@@ -13,7 +13,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
 from fused_penalty.torch import add_grad_, attach, prox_, regularize_, stats, sums
-from tests.torch_only.mesh.checks import counted, leaf, line, same_everywhere, spread, whole
+from tests.torch_only.mesh.leaves import counted, leaf, line, same_everywhere, spread, whole
 from tests.torch_only.mesh.steps import L1, L2, inputs, model, part_of, sharded
 
 
