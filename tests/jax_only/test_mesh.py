@@ -12,61 +12,14 @@ import pytest
 
 jax = pytest.importorskip("jax", reason="jax is not installed")
 import jax.numpy as jnp
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from benchmarks.scale.hlo import compiled_counts, counts
+from benchmarks.scale.hlo import compiled_counts
 from fused_penalty.jax import penalty, penalty_and_grad, prox, stats, sums
+from tests.jax_only.meshes import L1, L2, SPECS, leaves_of, mesh_of, placed, run, small, specs_of
 from tests.support import oracle
 from tests.support.check import close_gradient, close_value
-from tests.support.frontends import DTYPES
-
-L1, L2 = 0.01, 0.003
-SIZES = {"1x8": (1, 8), "2x4": (2, 4), "2x2x2": (2, 2, 2)}
-KINDS = {"auto": AxisType.Auto, "explicit": AxisType.Explicit}
-Tree = dict[str, Any]
-
-
-@pytest.fixture(params=["cpu", "reference"])
-def backend(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@functools.cache
-def mesh_of(size: str, kind: str) -> Mesh:
-    sizes = SIZES[size]
-    return jax.make_mesh(sizes, tuple("xyz"[: len(sizes)]), axis_types=(KINDS[kind],) * len(sizes))
-
-
-def specs_of(mesh: Mesh) -> dict[str, P]:
-    """From no axis to all of them, on one dimension, on several, and in another order."""
-    axes = mesh.axis_names
-    specs = {f"one axis, {a}, dimension {d}": P(*[None] * d, a) for a in axes for d in range(3)}
-    specs |= {"no axis": P(), "all on one": P(axes), "all reversed on one": P(None, axes[::-1])}
-    return specs | {"each": P(*axes), "each, reversed": P(*axes[::-1]), "two on one": P(None, None, axes[-2:])}
-
-
-def leaves_of(specs: dict[str, P]) -> Tree:
-    """A leaf for each spec; the dtypes take turns. And what cannot be sharded: a scalar and an empty leaf."""
-    rng = np.random.default_rng(0)
-    dtypes = [DTYPES[d] for d in ("float32", "bfloat16", "float16")]
-    tree = {n: rng.standard_normal((16, 8, 8)).astype(dtypes[i % 3]) for i, n in enumerate(specs)}
-    return tree | {"scalar": np.float32(-1.5), "empty": np.zeros((0, 8), np.float32)}
-
-
-def placed(mesh: Mesh, tree: Tree, specs: dict[str, P]) -> Tree:
-    return {n: jax.device_put(x, NamedSharding(mesh, specs.get(n, P()))) for n, x in tree.items()}
-
-
-def run(f: Callable[..., Any], *args: Any) -> tuple[Any, dict[str, int]]:
-    """(what the jitted function returns, what was counted in its HLO)."""
-    compiled = jax.jit(f).lower(*args).compile()
-    return compiled(*args), counts(compiled.as_text())
 
 
 def same_on_all_devices(x: jax.Array) -> None:
@@ -137,61 +90,6 @@ def test_replicated_leaves_need_no_all_reduce(kind: str) -> None:
     assert found == {"launches": 1, "all_reduces": 0, "all_gathers": 0, "other_collectives": 0}
 
 
-def small(seed: int = 0, batch: tuple[int, ...] = ()) -> Tree:
-    rng = np.random.default_rng(seed)
-    return {"w": rng.standard_normal((*batch, 4, 8), np.float32), "b": rng.standard_normal((*batch, 8), np.float32)}
-
-
-def naive(p: Tree, l1: Any = L1, l2: Any = L2, anchor: Tree | None = None) -> Any:
-    if anchor is not None:
-        p = jax.tree.map(jnp.subtract, p, anchor)
-    return sum(l1 * jnp.sum(jnp.abs(x)) + l2 * jnp.sum(x * x) for x in jax.tree.leaves(p))
-
-
-SPECS = {"w": P("x", "y"), "b": P("y")}
-TRANSFORMS: dict[str, tuple[Callable[..., Any], dict[str, P], tuple[int, ...]]] = {
-    "jvp": (lambda f, p: jax.jvp(f, (p,), (p,)), SPECS, ()),
-    "hvp": (lambda f, p: jax.jvp(jax.grad(f), (p,), (p,))[1], SPECS, ()),
-    "hvp, reverse over forward": (lambda f, p: jax.grad(lambda q: jax.jvp(f, (q,), (p,))[1])(p), SPECS, ()),
-    "gradient of strengths": (lambda f, p: jax.grad(f, (1, 2))(p, 0.3, 0.7), SPECS, ()),
-    "anchor": (lambda f, p: jax.grad(lambda q: f(q, anchor=jax.tree.map(jnp.sin, q)))(p), SPECS, ()),
-    "vmap": (lambda f, p: jax.vmap(f)(p), {"w": P("x", None, "y"), "b": P("x")}, (4,)),
-    "vmap of one leaf": (lambda f, p: jax.vmap(lambda w: f({"w": w, "b": p["b"]}))(p["w"]), {"w": P("y", "x")}, (4,)),
-    "vmap, uneven": (lambda f, p: jax.vmap(f)(p), {"w": P(None, "x")}, (3,)),
-    "vmap of grad": (lambda f, p: jax.vmap(jax.grad(f))(p), {"w": P("x", None, "y"), "b": P("x")}, (4,)),
-    "vmap of strengths": (lambda f, p: jax.vmap(lambda a: f(p, a))(jnp.arange(3.0)), SPECS, ()),
-    "nested vmap": (lambda f, p: jax.vmap(jax.vmap(f))(p), {"w": P("x", "y"), "b": P("x", "y")}, (2, 4)),
-    "scan": (
-        lambda f, p: jax.lax.scan(
-            lambda q, a: (jax.tree.map(lambda x, g: x - 0.1 * g, q, jax.grad(f)(q, a)), f(q)), p, jnp.arange(3.0)
-        ), SPECS, ()),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", TRANSFORMS)
-def test_transforms_on_a_mesh(name: str, kind: str, backend: str) -> None:
-    transform, specs, batch = TRANSFORMS[name]
-    mesh, tree = mesh_of("2x4", kind), small(batch=batch)
-    expected = transform(naive, tree)
-
-    def f(p: Tree, l1: Any = L1, l2: Any = L2, anchor: Tree | None = None) -> Any:
-        return penalty(p, l1, l2, anchor=anchor, backend=backend)
-
-    with jax.set_mesh(mesh):
-        found = jax.jit(functools.partial(transform, f))(placed(mesh, tree, specs))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, np.asarray(b), rtol=3e-6, atol=1e-7), found, expected)
-
-
-def test_penalty_and_grad_under_vmap(kind: str, backend: str) -> None:
-    mesh, tree = mesh_of("2x4", kind), small(batch=(4,))
-    specs = {"w": P("x", None, "y"), "b": P("x", "y")}
-    with jax.set_mesh(mesh):
-        each = jax.vmap(lambda p: penalty_and_grad(p, L1, L2, backend=backend))
-        found = jax.jit(each)(placed(mesh, tree, specs))
-    expected = jax.vmap(jax.value_and_grad(naive))(tree)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, np.asarray(b), rtol=3e-6, atol=1e-7), found, expected)
-
-
 def test_prox_travels_nowhere(kind: str, backend: str) -> None:
     mesh = mesh_of("2x4", kind)
     specs = specs_of(mesh)
@@ -247,77 +145,6 @@ def test_a_dimension_that_does_not_divide_evenly(backend: str) -> None:
     for v in (value, same):
         close_value(v, oracle.penalty([x - 1], [L1], [L2]))
     close_gradient(grad, oracle.gradient(x - 1, L1, L2), "float32")
-
-
-# Inside the user's own shard_map
-
-
-LOCAL_SPECS = {"w": P("x", "y"), "b": P("x"), "whole": P()}  # vary over two axes, one and none
-
-
-def in_shard_map(f: Callable[..., Any], kind: str, outs: Any, check: bool, axes: tuple[str, ...] = ("x", "y")) -> Any:
-    mesh, tree = mesh_of("2x4", kind), small() | {"whole": np.float32([1, -2, 0.5])}
-    own = {n: P(*(a if a in axes else None for a in spec)) for n, spec in LOCAL_SPECS.items()}
-    outs = own if outs == "like params" else outs
-    with jax.set_mesh(mesh):
-        params = placed(mesh, tree, LOCAL_SPECS)
-        mapped = jax.shard_map(f, mesh=mesh, in_specs=(own,), out_specs=outs, check_vma=check, axis_names=set(axes))
-        return run(mapped, params)
-
-
-BODIES: dict[str, tuple[Callable[..., Any], Any]] = {
-    "value": (lambda f, p: jax.lax.psum(f(p), ("x", "y")), P()),
-    "grad": (lambda f, p: jax.grad(f)(p), "like params"),
-    "grad of the sum": (lambda f, p: jax.grad(lambda q: jax.lax.psum(f(q), ("x", "y")))(p), "like params"),
-    "hvp": (lambda f, p: jax.jvp(jax.grad(f), (p,), (p,))[1], "like params"),
-    "vmap": (lambda f, p: jax.lax.psum(jax.vmap(lambda b: f({**p, "b": b}))(p["b"]), ("x", "y")), P()),
-    "vmap of grad": (lambda f, p: jax.vmap(jax.grad(lambda w: f({**p, "w": w})))(p["w"]), P("x", "y")),
-}
-
-
-@functools.cache
-def naive_in_shard_map(name: str, kind: str, check: bool) -> tuple[Any, dict[str, int]]:
-    body, outs = BODIES[name]
-    return in_shard_map(functools.partial(body, naive), kind, outs, check)
-
-
-@pytest.mark.parametrize("name", BODIES)
-@pytest.mark.parametrize("check", [True, False], ids=["check_vma", "no check"])
-def test_inside_shard_map(name: str, check: bool, kind: str, backend: str) -> None:
-    """The local penalty, as jnp's: its gradients need no other collectives than those of the formula."""
-    body, outs = BODIES[name]
-    ours = functools.partial(body, lambda p: penalty(p, L1, L2, backend=backend))
-    found, counted = in_shard_map(ours, kind, outs, check)
-    expected, needed = naive_in_shard_map(name, kind, check)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=3e-6, atol=1e-7), found, expected)
-    launches = counted.pop("launches")
-    assert counted == {k: n for k, n in needed.items() if k != "launches"}
-    if backend == "cpu":  # a launch for each set of axes that leaves vary over
-        assert 1 <= launches <= (3 if check else 1)
-
-
-@pytest.mark.parametrize("check", [True, False], ids=["check_vma", "no check"])
-def test_penalty_and_grad_inside_shard_map(check: bool, kind: str, backend: str) -> None:
-    found, counted = in_shard_map(lambda p: penalty_and_grad(p, L1, L2, backend=backend)[1], kind, "like params", check)
-    formula = lambda p: jax.tree.map(lambda x: L1 * jnp.sign(x) + 2 * L2 * x, p)  # noqa: E731
-    expected, _ = in_shard_map(formula, kind, "like params", check)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=3e-7, atol=1e-9), found, expected)
-    assert counted["all_reduces"] == counted["all_gathers"] == counted["other_collectives"] == 0
-
-
-@pytest.mark.parametrize("check", [True, False], ids=["check_vma", "no check"])
-def test_shard_map_over_some_axes(check: bool, kind: str, backend: str) -> None:
-    """The other axes are XLA's or the types': right, if the leaf may be gathered over them."""
-
-    def body(f: Callable[..., Any], p: Tree) -> Any:
-        return jax.lax.psum(f(p), "x"), jax.grad(lambda q: f({**p, "b": q}))(p["b"])
-
-    outs = P(), P("x")
-    found, _ = in_shard_map(
-        functools.partial(body, lambda p: penalty(p, L1, L2, backend=backend)), kind, outs, check, ("x",)
-    )
-    expected, _ = in_shard_map(functools.partial(body, naive), kind, outs, check, ("x",))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=3e-6, atol=1e-7), found, expected)
 
 
 def test_axes_of_both_kinds(backend: str) -> None:
