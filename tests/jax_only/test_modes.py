@@ -17,9 +17,9 @@ import jax.numpy as jnp
 from jax import export
 from jax.sharding import AxisType
 
-import fused_penalty as fp
 from fused_penalty.jax import penalty, penalty_and_grad, prox, stats, sums
-from fused_penalty.optax import add_penalty_grads, proximal
+from tests.jax_only.mode_transformations import TARGET, TRANSFORMATIONS
+from tests.jax_only.modes import ANCHOR, L1, L2, PARAMS, VERBS, Tree, close
 from tests.support import oracle
 from tests.support.fresh import run_fresh
 from tests.support.frontends import DTYPES
@@ -55,84 +55,6 @@ MODES: dict[str, str] = {
     "jax.export": "right",
     "jax.export, symbolic shapes": "refused: a launch is planned for sizes; export for each shape",
 }
-
-L1, L2, STEP = 0.3, 0.2, 0.5
-Tree = dict[str, Any]
-TARGET = "fused_penalty"
-
-
-def numbers(seed: int) -> Tree:
-    rng = np.random.default_rng(seed)
-    w, b = rng.standard_normal((8, 3)), rng.standard_normal(16)
-    return {"b": b.astype(DTYPES["bfloat16"]), "w": w.astype(np.float32)}
-
-
-PARAMS, ANCHOR = numbers(0), numbers(1)
-
-
-# Verb: (call on params and anchor, what float64 says). Calls return arrays alone, so that they can be transformed.
-
-
-def _gradients(x: Tree, a: Tree) -> Tree:
-    return {k: oracle.gradient(x[k], L1, L2, a[k]) for k in x}
-
-
-def _steps(x: Tree, a: Tree, step: float) -> Tree:
-    return {k: oracle.prox(x[k], L1, L2, step, a[k]) for k in x}
-
-
-def _value(x: Tree, a: Tree | None) -> float:
-    return oracle.penalty(list(x.values()), [L1] * 2, [L2] * 2, None if a is None else list(a.values()))
-
-
-def _update(transformation: Callable[..., Any]) -> Callable[..., Any]:
-    def call(p: Any, a: Any, backend: Any) -> Any:
-        optimizer = transformation(a)
-        return optimizer.update(jax.tree.map(lambda x: 0 * x, p), optimizer.init(p), p)[0]
-
-    return call
-
-
-VERBS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
-    "penalty": (lambda p, a, backend: penalty(p, L1, L2, anchor=a, backend=backend), _value),
-    "grad of penalty": (
-        lambda p, a, backend: jax.value_and_grad(lambda q: penalty(q, L1, L2, anchor=a, backend=backend))(p),
-        lambda x, a: (_value(x, a), _gradients(x, a)),
-    ),
-    "penalty_and_grad": (
-        lambda p, a, backend: penalty_and_grad(p, L1, L2, anchor=a, backend=backend),
-        lambda x, a: (_value(x, a), _gradients(x, a)),
-    ),
-    "sums": (
-        lambda p, a, backend: tuple(sums(p, anchor=a, backend=backend)[:2]),
-        lambda x, a: tuple(np.array([oracle.sums(x[k], a[k]) for k in x]).T),
-    ),
-    "stats": (
-        lambda p, a, backend: tuple(stats(p, anchor=a, backend=backend)[:5]),
-        lambda x, a: tuple(np.array([oracle.stats(x[k], a[k]) for k in x]).T),
-    ),
-    "prox": (
-        lambda p, a, backend: prox(p, L1, L2, step=STEP, anchor=a, backend=backend),
-        lambda x, a: _steps(x, a, STEP),
-    ),
-    "optax.add_penalty_grads": (_update(lambda a: add_penalty_grads(L1, L2, anchor=a)), _gradients),
-    "optax.proximal": (
-        _update(lambda a: proximal(L1, L2, learning_rate=STEP, anchor=a)),
-        lambda x, a: {k: y - x[k].astype(np.float64) for k, y in _steps(x, a, STEP).items()},
-    ),
-    "L1L2": (lambda p, a, backend: fp.L1L2(L1, L2)(p), lambda x, a: _value(x, None)),
-}
-
-
-def close(found: Any, expected: Any) -> None:
-    """To a few units of float32, or of bfloat16."""
-
-    def one(f: Any, e: Any) -> None:
-        f = np.asarray(f)
-        bound = 2.0**-7 if f.dtype == DTYPES["bfloat16"] else 2e-6
-        np.testing.assert_allclose(f.astype(np.float64), e, rtol=bound, atol=bound)
-
-    jax.tree.map(one, found, expected)
 
 
 # Switches: the arrays are made and the verb is called under them.
@@ -206,79 +128,6 @@ def test_an_empty_selection_and_masked_leaves_make_no_transfer() -> None:
         _, grads = penalty_and_grad(p, L1, mask={"b": False, "w": True})
     assert [x.shape for x in values] == [(), (), (0,), (0,)]
     np.testing.assert_array_equal(grads["b"], np.zeros(16))
-
-
-# Transformations
-
-
-def _donated(f: Any, p: Tree, a: Tree) -> Any:
-    """The memory of p goes to the new p."""
-    step = jax.jit(lambda p, a: (f(p, a), jax.tree.map(lambda x: 0.5 * x, p)), donate_argnums=0)
-    found, half = step(jax.tree.map(jnp.copy, p), a)
-    jax.tree.map(lambda h, x: np.testing.assert_array_equal(h, 0.5 * x), half, p)
-    return found
-
-
-def _vmapped(f: Any, p: Tree, a: Tree) -> Any:
-    found = jax.vmap(f)(*jax.tree.map(lambda x: jnp.stack([x, 2 * x]), (p, a)))
-    return jax.tree.map(lambda x: x[0], found)
-
-
-def _scanned(f: Any, p: Tree, a: Tree) -> Any:
-    return jax.tree.map(lambda x: x[1], jax.lax.scan(lambda c, _: (c, f(c, a)), p, None, length=2)[1])
-
-
-def _evaluated(f: Any, p: Tree, a: Tree) -> Any:
-    found, shapes = f(p, a), jax.eval_shape(f, p, a)
-    jax.tree.map(lambda x, s: np.testing.assert_equal((x.shape, x.dtype), (s.shape, s.dtype)), found, shapes)
-    return found
-
-
-def _traced(f: Any, p: Tree, a: Tree) -> Any:
-    jaxpr, shapes = jax.make_jaxpr(f, return_shape=True)(p, a)
-    flat = jax.core.eval_jaxpr(jaxpr.jaxpr, jaxpr.consts, *jax.tree.leaves((p, a)))
-    return jax.tree.unflatten(jax.tree.structure(shapes), flat)
-
-
-def _linearized(f: Any, p: Tree, a: Tree) -> Any:
-    found, linear = jax.linearize(lambda q: f(q, a), p)
-    _, tangents = jax.jvp(lambda q: f(q, a), (p,), (a,))
-    as_floats = lambda t: [np.asarray(x, np.float64) for x in jax.tree.leaves(t) if x.dtype != jax.dtypes.float0]  # noqa: E731
-    for x, y in zip(as_floats(linear(a)), as_floats(tangents), strict=True):
-        np.testing.assert_allclose(x, y, rtol=1e-2, atol=1e-2)  # bfloat16
-    return found
-
-
-def _around(f: Any, p: Tree, a: Tree) -> Any:
-    g = jax.custom_vjp(f)
-    g.defvjp(lambda q, a: (f(q, a), (q, a)), lambda kept, ct: kept)
-    found, pull = jax.vjp(g, p, a)
-    jax.tree.map(np.testing.assert_array_equal, pull(jax.tree.map(_cotangent, found)), (p, a))
-    return found
-
-
-def _cotangent(x: Any) -> Any:
-    return jnp.ones_like(x) if jnp.issubdtype(x.dtype, jnp.floating) else np.zeros(x.shape, jax.dtypes.float0)
-
-
-def _exported(f: Any, p: Tree, a: Tree) -> Any:
-    checks = [export.DisabledSafetyCheck.custom_call(TARGET)]
-    text = export.export(jax.jit(f), disabled_checks=checks)(p, a).serialize()
-    return export.deserialize(text).call(p, a)
-
-
-TRANSFORMATIONS: dict[str, Callable[..., Any]] = {
-    "jax.jit": lambda f, p, a: jax.jit(f)(p, a),
-    "jax.jit, donated parameters": _donated,
-    "jax.vmap": _vmapped,
-    "jax.lax.scan": _scanned,
-    "jax.checkpoint": lambda f, p, a: jax.checkpoint(f)(p, a),
-    "jax.eval_shape": _evaluated,
-    "jax.make_jaxpr": _traced,
-    "jax.linearize": _linearized,
-    "jax.custom_vjp around it": _around,
-    "jax.export": _exported,
-}
 
 
 @pytest.mark.parametrize("verb", VERBS)
