@@ -79,10 +79,17 @@ def test_no_circle() -> None:
     assert left == {}
 
 
-@pytest.mark.parametrize("folder", ["python", "kernels", "csrc"])
+LIMIT = 300
+# Not split yet; it may become shorter, not longer.
+LONGER = {"tests/emulation/cuda_emul_fibers.h": 350}
+
+
+@pytest.mark.parametrize("folder", ["python", "kernels", "csrc", "tests", "benchmarks"])
 def test_files_are_small(folder: str) -> None:
     sources = (f for f in (ROOT / folder).rglob("*") if f.suffix in (".py", ".h", ".cc", ".cu"))
-    assert {str(f.relative_to(ROOT)): n for f in sources if (n := len(f.read_text().splitlines())) > 300} == {}
+    lines = {str(f.relative_to(ROOT)): len(f.read_text().splitlines()) for f in sources}
+    assert {name: n for name, n in lines.items() if n > LONGER.get(name, LIMIT)} == {}
+    assert {name for name in LONGER.keys() & lines.keys() if lines[name] <= LIMIT} == set()  # a needless exception
 
 
 def camel(op: Op) -> str:
