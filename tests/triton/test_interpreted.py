@@ -151,6 +151,20 @@ def test_the_same_bits_every_time() -> None:
         assert torch.equal(first.square, other.square)
 
 
+def test_more_partials_than_are_added_at_once() -> None:
+    """Of one leaf: the last program adds up 64 chunks, and then the others."""
+    from fused_penalty._core.plan import GPU_CHUNK
+    from fused_penalty._kernels.triton.kernel import PARTIALS
+
+    x = torch.full(((PARTIALS.value + 1) * GPU_CHUNK + 5,), 0.5, dtype=torch.float16)
+    x[3], x[-2], x[-1] = -2, 4, 0
+    found = stats([x], backend="triton")
+    n = x.numel() - 3
+    assert [c.item() for c in found[:5]] == [0.5 * n + 6, 0.25 * n + 20, 4.0, 1, 0]
+    x[-2] = torch.nan
+    assert stats([x], backend="triton").max.isnan().all()
+
+
 UPDATES: dict[str, Callable[..., Any]] = {"add_grad_": add_grad_, "prox_": prox_, "regularize_": regularize_}
 
 

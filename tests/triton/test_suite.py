@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from typing import Any
@@ -20,37 +21,39 @@ from fused_penalty._core.dtypes import BITS
 from fused_penalty._core.plan import plan_of_layout
 from fused_penalty.torch import penalty
 from fused_penalty.torch.backends.tables import Place, Tables
+from tests.support import edges
 from tests.support.fresh import run_fresh
 from tests.support.paths import ROOT
+from tests.triton import again
 
 CPU = torch.device("cpu")
 INTERPRETED = _backends.TRITON_DEVICES == ("cpu",)
-# Where time goes under the interpreter: models of millions of elements, and derivatives by differences, which depend
-# on the backend no more than the other tests of derivatives do.
-TOO_LONG = ("real_model", "many_leaves", "gradcheck")
 
 
 @pytest.mark.skipif(INTERPRETED, reason="the interpreter is on already")
 def test_the_suite_under_the_interpreter() -> None:
-    """In a process of its own: kernels are interpreted or compiled from the import of Triton on."""
-    chosen = " and ".join(["triton", *(f"not {name}" for name in TOO_LONG)])
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "--ignore=tests/emulation",
-        "tests",
-        "-k",
-        chosen,
-    ]
+    """What again.py lists. In a process of its own: kernels are interpreted or not from the import of Triton on."""
+    left_out = [f"--deselect={name}" for name in again.LEFT_OUT]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "triton", *left_out, *again.FILES]
     env = {**os.environ, _backends.INTERPRET: "1"}
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stdout[-5000:]
     passed = int(done.stdout.rsplit(" passed", 1)[0].rsplit(maxsplit=1)[-1])
-    assert passed > 250
+    assert passed > 300
+
+
+# How a test gets a backend of torch: from a fixture, or as a parameter.
+GIVEN = re.compile(r"\bfrontend: |on_cpu\(\"torch\"\)|params\(\"torch\"\)")
+
+
+def test_what_has_a_backend_runs_under_the_interpreter_or_has_a_reason_not_to() -> None:
+    """So that a new file cannot be forgotten, nor a name that is left out be one that is gone."""
+    known = {name.split("::")[0] for name in (*again.FILES, *again.LEFT_OUT)}
+    files = {str(f.relative_to(ROOT)): f.read_text() for f in (ROOT / "tests").rglob("test_*.py")}
+    assert {f for f, text in files.items() if GIVEN.search(text)} <= known
+    for name in (*again.FILES, *again.LEFT_OUT):
+        file, _, test = name.partition("::")
+        assert f"def {test.split('[')[0]}" in files[file], name
 
 
 @pytest.mark.skipif(INTERPRETED, reason="the interpreter takes CPU tensors")
@@ -80,14 +83,16 @@ def test_an_amd_gpu_is_called_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _backends.choose("torch", None, "cuda").name == "triton"
 
 
-def test_the_interpreter_has_to_be_set_before_the_import() -> None:
-    code = """
+@pytest.mark.parametrize(("first", "then"), [("0", "1"), ("1", "0")])
+def test_the_interpreter_has_to_be_set_before_the_import(first: str, then: str) -> None:
+    code = f"""
     import os
     import fused_penalty as fp
-    os.environ["TRITON_INTERPRET"] = "0" if fp._core.backends.TRITON_DEVICES == ("cpu",) else "1"
+    os.environ["TRITON_INTERPRET"] = "{then}"
     print(next(r for r in fp.backends().rows if r[0] == "triton")[4])
     """
-    assert "TRITON_INTERPRET was changed after fused_penalty was imported" in run_fresh(code)
+    found = run_fresh(code, {_backends.INTERPRET: first})
+    assert "TRITON_INTERPRET was changed after fused_penalty was imported" in found
 
 
 # The tables, without a kernel.
@@ -148,8 +153,9 @@ def test_a_lane_adds_up_no_more_than_a_run() -> None:
     """A lane takes an element of each row of a chunk, all of them in float32."""
     from fused_penalty._core.plan import GPU_CHUNK
     from fused_penalty._kernels.triton.elastic_net import RUN
-    from fused_penalty._kernels.triton.walk import THREADS
+    from fused_penalty._kernels.triton.walk import LOADS, THREADS
 
+    assert (16 * THREADS.value, LOADS.value) == (edges.ROW_BYTES, edges.LOADS)  # where the edge cases are
     assert RUN.value * THREADS.value * 16 // 4 >= GPU_CHUNK  # a row is 16 bytes for each thread
 
 
