@@ -44,6 +44,23 @@ def finalise(first_chunks, partials, totals, slot_count, COLUMNS: tl.constexpr):
             tl.store(totals + slot * COLUMNS + column, result, slot < slot_count)
 
 
+@triton.jit
+def walk_double_or_small(
+    x, anchor, out, writes, n, pair, has_l1, has_l2, dtype,
+    OP: tl.constexpr, WRITES: tl.constexpr, READS_OLD: tl.constexpr, COLUMNS: tl.constexpr, ANCHORED: tl.constexpr,
+):  # fmt: skip
+    """The rest of the dtypes; those of 8 bits are only read."""
+    if dtype == 3:
+        found = walk(
+            x, anchor, out, writes, n, pair, has_l1, has_l2, tl.float64, OP, WRITES, READS_OLD, COLUMNS, ANCHORED
+        )
+    elif dtype == 4:
+        found = walk(x, anchor, x, False, n, pair, has_l1, has_l2, tl.float8e4nv, OP, False, False, COLUMNS, ANCHORED)
+    else:
+        found = walk(x, anchor, x, False, n, pair, has_l1, has_l2, tl.float8e5, OP, False, False, COLUMNS, ANCHORED)
+    return found
+
+
 @triton.jit(do_not_specialize=["chunk_count", "slot_count", "leaf_count"])
 def penalty_kernel(
     layout,
@@ -60,6 +77,7 @@ def penalty_kernel(
     READS_OLD: tl.constexpr,  # ... whether it reads what stood where it writes, other than x
     COLUMNS: tl.constexpr,  # ... and how many columns it finds
     ANCHORED: tl.constexpr,
+    SMALL: tl.constexpr,  # whether there are leaves of 8 bits: reading them takes registers that others want
 ):
     programs = tl.num_programs(0)
     for c in range(tl.program_id(0), chunk_count, programs):
@@ -67,7 +85,7 @@ def penalty_kernel(
         n, offset = (span & 0xFFFFFF).to(tl.int32), (span >> 24) & 0xFFFFFFFFFF
         leaf, tag = (leaf_and_tag & 0xFFFFFFFF).to(tl.int32), (leaf_and_tag >> 32).to(tl.int32)
         dtype, has_l1, has_l2, slot = tag & 15, ((tag >> 4) & 1) != 0, ((tag >> 5) & 1) != 0, (tag >> 6) & 0x3FFFFFF
-        skip = offset << tl.where(dtype < 2, 1, tl.where(dtype < 4, dtype, 0))  # in bytes
+        skip = offset << tl.where(dtype < 2, 1, tl.where(dtype < 4, dtype, 0) if SMALL else dtype)  # in bytes
         x = tl.load(addresses + leaf) + skip
         anchor, out, writes, pair = x, x, False, coefficients + 2 * slot
         if ANCHORED:
@@ -76,7 +94,7 @@ def penalty_kernel(
             at = tl.load(addresses + (leaf_count * 2 if ANCHORED else leaf_count) + leaf)
             writes = at != 0
             out = tl.where(writes, at + skip, x)
-        # The one switch over dtypes: the table of kernels/dtypes.h. Those of 8 bits are only read.
+        # The one switch over dtypes: the table of kernels/dtypes.h.
         if dtype == 0:
             found = walk(
                 x, anchor, out, writes, n, pair, has_l1, has_l2, tl.float16, OP, WRITES, READS_OLD, COLUMNS, ANCHORED
@@ -89,16 +107,14 @@ def penalty_kernel(
             found = walk(
                 x, anchor, out, writes, n, pair, has_l1, has_l2, tl.float32, OP, WRITES, READS_OLD, COLUMNS, ANCHORED
             )
-        elif dtype == 3:
+        elif SMALL:
+            found = walk_double_or_small(
+                x, anchor, out, writes, n, pair, has_l1, has_l2, dtype, OP, WRITES, READS_OLD, COLUMNS, ANCHORED
+            )
+        else:
             found = walk(
                 x, anchor, out, writes, n, pair, has_l1, has_l2, tl.float64, OP, WRITES, READS_OLD, COLUMNS, ANCHORED
             )
-        elif dtype == 4:
-            found = walk(
-                x, anchor, x, False, n, pair, has_l1, has_l2, tl.float8e4nv, OP, False, False, COLUMNS, ANCHORED
-            )
-        else:
-            found = walk(x, anchor, x, False, n, pair, has_l1, has_l2, tl.float8e5, OP, False, False, COLUMNS, ANCHORED)
         for column in tl.static_range(COLUMNS):
             tl.store(partials + c * COLUMNS + column, found[column])
     tl.debug_barrier()  # this program's partials before its ticket

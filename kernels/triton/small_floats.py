@@ -18,9 +18,7 @@ def widened(small, EXPONENT: tl.constexpr, MANTISSA: tl.constexpr, INFINITE: tl.
     body = (word & ((1 << SIGN) - 1)) << SHIFT
     exponent = body & TOP
     least = tl.zeros_like(body) + LEAST
-    tiny = ((body + LEAST).to(tl.float32, bitcast=True) - least.to(tl.float32, bitcast=True)).to(
-        tl.uint32, bitcast=True
-    )
+    tiny = (body + LEAST).to(tl.float32, bitcast=True) - least.to(tl.float32, bitcast=True)
     normal = tl.where(exponent == 0, tiny.to(tl.uint32, bitcast=True), body + (BIAS << 23))
     if INFINITE:
         every = tl.where(exponent == TOP, body + (2 * BIAS << 23), normal)

@@ -14,8 +14,6 @@ from .small_floats import widened
 
 THREADS = tl.constexpr(256)
 LOADS = tl.constexpr(4)  # rows under way at once
-
-
 SUMS = tl.constexpr(2)  # columns that every operation finds
 
 

@@ -18,7 +18,7 @@ NVIDIA, AMD = (80, 90, 100, 120), ("gfx942", "gfx1100")
 
 
 @functools.cache
-def compiled(arch: int | str, op: Op, anchored: bool) -> Any:
+def compiled(arch: int | str, op: Op, anchored: bool, small: bool = False) -> Any:
     """As `torch/backends/triton.py` compiles it: options, and arguments that PyTorch's allocator aligns to 16 bytes."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
@@ -29,7 +29,7 @@ def compiled(arch: int | str, op: Op, anchored: bool) -> Any:
     types = {"layout": "*i64", "addresses": "*i64", "coefficients": "*fp64", "partials": "*fp64", "ticket": "*i32"}
     types |= {"totals": "*fp64", "chunk_count": "i32", "slot_count": "i32", "leaf_count": "i32"}
     pointers = [i for i, t in enumerate(types.values()) if t.startswith("*")]
-    fixed = constants(op, anchored)
+    fixed = constants(op, anchored, small)
     warp = WARP.get(str(arch), 32)
     source = ASTSource(
         penalty_kernel,
@@ -39,14 +39,12 @@ def compiled(arch: int | str, op: Op, anchored: bool) -> Any:
     )
     capability = arch if isinstance(arch, int) else None
     target = GPUTarget("hip" if capability is None else "cuda", arch, warp)
-    return compile(
-        source, target=target, options={**compiled_with(op, anchored, capability), "num_warps": THREADS // warp}
-    )
+    return compile(source, target=target, options={**compiled_with(op, capability), "num_warps": THREADS // warp})
 
 
 @functools.cache
-def module(arch: int, op: Op, anchored: bool) -> ptxemu.Module:
-    return ptxemu.Module(compiled(arch, op, anchored).asm["ptx"])
+def module(arch: int, op: Op, anchored: bool, small: bool) -> ptxemu.Module:
+    return ptxemu.Module(compiled(arch, op, anchored, small).asm["ptx"])
 
 
 def run_ptx(case: Case, arch: int, *, grid: int = 3, gran: str = "block", seed: int = 0, ahead: int = 0) -> Result:
@@ -67,8 +65,9 @@ def run_ptx(case: Case, arch: int, *, grid: int = 3, gran: str = "block", seed: 
         device.put(case.strengths.astype(np.float64)), device.alloc(8 * chunks * columns), ticket, totals,
         chunks, slots, len(case.leaves),
     ]  # fmt: skip
-    kernel = compiled(arch, case.op, case.anchors is not None)
-    module(arch, case.op, case.anchors is not None).launch(
+    of = (arch, case.op, case.anchors is not None, case.plan.has_small)
+    kernel = compiled(*of)
+    module(*of).launch(
         device, kernel.name, grid, THREADS, arguments, dyn_shared=kernel.metadata.shared, gran=gran, seed=seed
     )
     assert device.get(ticket, np.int32, 1)[0] == 0, "the next launch needs the ticket at zero"

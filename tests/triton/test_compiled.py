@@ -16,7 +16,7 @@ from fused_penalty._core.backends import TRITON_DEVICES
 from fused_penalty._core.operations import Op
 from fused_penalty._core.plan import GPU_CHUNK
 from tests.emulation.artefact import NEEDED, PAGE, cuobjdump
-from tests.emulation.cases import check, many, mixed
+from tests.emulation.cases import FLOAT8, check, many, mixed
 from tests.emulation.harness import CHUNK, WRITES, Case, Result, build, emulate, toolkit
 from tests.emulation.ptx import emulator as ptxemu
 from tests.support.frontends import DTYPES
@@ -117,6 +117,31 @@ def test_mixed_dtypes_and_the_grid(op: Op) -> None:
         other = run_ptx(case, 90, grid=grid, gran=gran, seed=seed)
         assert other.totals.tobytes() == first.totals.tobytes()
         assert [o.tobytes() for o in other.outs] == [o.tobytes() for o in first.outs]
+
+
+@needs_nvcc
+@pytest.mark.parametrize("op", [Op.SUMS, Op.STATS], ids=["sums", "stats"])
+@pytest.mark.parametrize("name", FLOAT8)
+def test_leaves_of_8_bits(program: Path, tmp_path: Path, name: str, op: Op) -> None:
+    """Beside one of each other dtype, in the kernel that is compiled for them."""
+    rng = np.random.default_rng(6)
+    every = np.arange(256, dtype=np.uint8).view(FLOAT8[name])
+    numbers = every[np.isfinite(every.astype(np.float64))]
+    leaves = [numbers[i : i + 1] for i in range(len(numbers))]
+    leaves += [rng.standard_normal(n).astype(FLOAT8[name]) for n in (2047, CHUNK, 2 * CHUNK + 3)]
+    leaves += [rng.standard_normal(50).astype(d) for d in DTYPES.values()]
+    case = Case(op, leaves)
+    found = run_ptx(case, 90)
+    check(case, found)
+    source = emulate(program, case, tmp_path)
+    assert isinstance(source, Result), source
+    np.testing.assert_allclose(found.totals, source.totals, rtol=1e-6)
+
+
+def test_a_written_leaf_beside_one_of_8_bits_that_is_only_read() -> None:
+    rng = np.random.default_rng(7)
+    leaves = [rng.standard_normal(n).astype(d) for n, d in ((5000, np.float32), (5000, FLOAT8["float8_e5m2"]))]
+    check(case := Case(Op.PROX, leaves, absent=[1]), run_ptx(case, 90))
 
 
 def test_a_missing_barrier_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,6 +42,11 @@ class Plan:
         return max((s + r for s, r in zip(self.slots, self.rows, strict=True)), default=0)
 
     @functools.cached_property
+    def has_small(self) -> bool:
+        """Whether the elements of some leaf have 8 bits."""
+        return any(dtypes.TABLE[d].bytes == 1 for d in self.dtypes)
+
+    @functools.cached_property
     def table(self) -> np.ndarray:
         """(chunks, 4) uint32: struct Chunk of kernels/chunks.h, sorted by slot, so that the partial sums of a slot
         are adjacent."""

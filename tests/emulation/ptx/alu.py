@@ -214,6 +214,19 @@ class Alu:
             v = (v ^ top) - top
         s.set(i.args[0], v.astype(NP[t]), m)
 
+    def op_prmt(s, i, m):
+        """Four bytes, each chosen by a digit out of the eight of (b, a); a digit above 7 gives the sign of the byte."""
+        if len(i.mods) > 1:
+            raise PtxError("no modes of prmt")
+        a, b, chosen = (s.val(x, "u32").astype(np.uint64) for x in i.args[1:4])
+        both, v = b << np.uint64(32) | a, np.zeros(s.nt, np.uint64)
+        for k in range(4):
+            digit = chosen >> np.uint64(4 * k)
+            byte = both >> (digit & np.uint64(7)) * np.uint64(8) & np.uint64(255)
+            sign = np.where(byte & np.uint64(128), np.uint64(255), np.uint64(0))
+            v |= np.where(digit & np.uint64(8), sign, byte) << np.uint64(8 * k)
+        s.set(i.args[0], v.astype(np.uint32), m)
+
     def op_selp(s, i, m):
         t = s.typ(i)
         s.set(i.args[0], np.where(s.val(i.args[3], "pred"), s.val(i.args[1], t), s.val(i.args[2], t)), m)

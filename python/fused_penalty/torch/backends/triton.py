@@ -62,34 +62,35 @@ def prepare(
     pairs = totals if coefficients is None else coefficients.to(device)
     ticket = _ticket(place) if place.reuses_memory else _new_ticket(device)
     programs, warps = _geometry(device)
-    options = compiled_with(op, buffers.anchor is not None, _capability(device))
+    options = compiled_with(op, _capability(device))
     return Prepared(
         buffers,
         max(1, min(chunks, programs)),
         (layout, addresses, pairs, partials, ticket, totals, chunks, slots, len(plan.sizes)),
-        {**constants(op, buffers.anchor is not None), **options, "num_warps": warps},
+        {**constants(op, buffers.anchor is not None, plan.has_small), **options, "num_warps": warps},
         totals,
     )
 
 
-def constants(op: Op, anchored: bool) -> dict[str, Any]:
-    """What the kernel is compiled for: the row of the operation."""
+def constants(op: Op, anchored: bool, small: bool) -> dict[str, Any]:
+    """What the kernel is compiled for: the row of the operation, and whether there are leaves of 8 bits. A kernel that
+    can read these has 30 registers more, which would cost all other leaves half of the programs on a processor."""
     return {
         "OP": int(op),
         "WRITES": op.writes is not None,
         "READS_OLD": op.reads_old,
         "COLUMNS": len(op.columns),
         "ANCHORED": anchored,
+        "SMALL": small,
     }
 
 
-def compiled_with(op: Op, anchored: bool, capability: int | None) -> dict[str, Any]:
-    """Without contraction to FMA, so that every device rounds alike. A kernel that also reads the old gradient has
-    two or three arrays to load: without a limit Triton 3.7 gives it 156 registers on an A100, and on an H100 with an
-    anchor, so that an SM holds one program where it could hold two. The limit is for these; elsewhere the compiler
-    stays below it by itself, or would spill."""
-    greedy = op.reads_old and (capability == 80 or (capability == 90 and anchored))
-    limit = {"maxnreg": 128} if greedy else {}
+def compiled_with(op: Op, capability: int | None) -> dict[str, Any]:
+    """Without contraction to FMA, so that every device rounds alike. A kernel that also reads the old gradient has two
+    or three arrays to load: without a limit Triton 3.7 gives it up to 156 registers on an A100 or H100, so that an SM
+    holds one program where it could hold two, or has fewer loads under way. Elsewhere the compiler stays below the
+    limit by itself, or would spill."""
+    limit = {"maxnreg": 128} if op.reads_old and capability in (80, 90) else {}
     return {"num_stages": 1, "enable_fp_fusion": False, **limit}
 
 
