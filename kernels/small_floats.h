@@ -5,6 +5,14 @@
 
 namespace fused_penalty {
 
+// Elements of 8 bits; no compiler has a type for them.
+struct Float8E4M3 {
+  uint8_t bits;
+};
+struct Float8E5M2 {
+  uint8_t bits;
+};
+
 // constexpr, like all that CUDA's kernels take from here (--expt-relaxed-constexpr).
 template <class To, class From>
 static constexpr To bit_cast(From v) {

@@ -28,12 +28,6 @@ struct Half {
 struct BFloat16 {
   uint16_t bits;
 };
-struct Float8E4M3 {
-  uint8_t bits;
-};
-struct Float8E5M2 {
-  uint8_t bits;
-};
 
 template <class Lane, int kBytes>
 struct VectorOf {

@@ -9,14 +9,6 @@
 
 namespace fused_penalty::cuda {
 
-// Read by hand, not by cuda_fp8.h: the same few instructions on every architecture, and in the emulator.
-struct Float8E4M3 {
-  uint8_t bits;
-};
-struct Float8E5M2 {
-  uint8_t bits;
-};
-
 // The type that elements of type T are computed in.
 template <class T>
 struct ComputeIn {
@@ -36,6 +28,7 @@ __device__ inline float widen(__half v) { return __half2float(v); }
 __device__ inline float widen(__nv_bfloat16 v) { return __bfloat162float(v); }
 __device__ inline float widen(float v) { return v; }
 __device__ inline double widen(double v) { return v; }
+// By hand, not by cuda_fp8.h: the same few instructions on every architecture, and in the emulator.
 __device__ inline float widen(Float8E4M3 v) { return widened<4, 3, false, float, uint32_t>(v.bits); }
 __device__ inline float widen(Float8E5M2 v) { return widened<5, 2, true, float, uint32_t>(v.bits); }
 

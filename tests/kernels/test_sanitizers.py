@@ -108,9 +108,9 @@ def python(environment: dict[str, str], *arguments: str) -> subprocess.Completed
 
 def test_the_module_is_clean(environment: dict[str, str]) -> None:
     """Every operation through torch and JAX on random lists, and the forged custom calls."""
-    done = python(environment, "-c", "from tests.kernels import sanitized; sanitized.drive()")
     from tests.kernels.forged import GROUPS
 
+    done = python(environment, "-c", "from tests.kernels import sanitized; sanitized.drive()")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.split() == ["alive"] * len(GROUPS) + ["driven"]
 

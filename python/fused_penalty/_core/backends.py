@@ -222,8 +222,9 @@ class JaxBackend(Protocol):
 
 class TorchBackend(Protocol):
     """A backend of PyTorch: one function, for leaves of one device. `anchors` is empty where there are none; `outs` are
-    the arrays that the operation writes, None for a leaf that is only read, and empty where it writes nothing;
-    coefficients are (n, 2) float64, None where it has none; `terms` tell which of them are not statically absent.
+    the arrays that the operation writes, None for a leaf that is only read; coefficients are (n, 2) float64, and
+    `terms` tell which of them are not statically absent. An operation that writes nothing is given no outs,
+    coefficients (None) and terms.
 
     Returns the totals (n, len(op.columns)) float64 of what was read.
     """

@@ -31,9 +31,9 @@ def bad_dtype(path: str, dtype: Any, argument: str = "params") -> Exception:
     )  # fmt: skip
 
 
-def bad_write(path: str, dtype: Any) -> Exception:
+def bad_write(path: str | None, dtype: Any, argument: str = "params") -> Exception:
     return bad(
-        TypeError, "params", f"a leaf of dtype {dtype} is only read, by penalty, sums and stats: what is written needs "
+        TypeError, argument, f"a leaf of dtype {dtype} is only read, by penalty, sums and stats: what is written needs "
         f"{listed(WRITABLE)}",
         "Leave it out with mask=, or give a leaf of such a dtype", path=path,
     )  # fmt: skip

@@ -79,9 +79,8 @@ def add_gradients(s: Selection, backend: str | None, *, create: bool = False, sc
     """`add_grad_` of a selection; `scale` (n,) multiplies what is added, not the penalty that is returned."""
     with torch.no_grad():
         outs = _gradients(s.params)
-        made = [i for i, x in enumerate(s.params) if create and outs[i] is None and x.is_leaf and not is_frozen(x)]
-        if made:
-            s.check_dtypes([i in set(made) for i in range(len(outs))])
+        made = _without_gradient(s.params, outs) if create else ()
+        s.check_dtypes(i in made for i in range(len(outs)))
         check_writable(s, outs, gradients=True)
         for i in made:
             outs[i] = s.params[i].grad = torch.zeros_like(s.params[i])
@@ -94,6 +93,11 @@ def add_gradients(s: Selection, backend: str | None, *, create: bool = False, sc
 def _gradients(leaves: list[Tensor]) -> list[Tensor | None]:
     # hot path: called for thousands of tensors, so the cheap attributes are tested first
     return [x.grad if x.is_leaf and (x.requires_grad or not is_frozen(x)) else None for x in leaves]
+
+
+def _without_gradient(leaves: list[Tensor], grads: list[Tensor | None]) -> set[int]:
+    """Where a gradient can be made."""
+    return {i for i, x in enumerate(leaves) if grads[i] is None and x.is_leaf and not is_frozen(x)}
 
 
 def prox_(

@@ -14,12 +14,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .._core.dtypes import DTYPES, WRITABLE, listed
-from .._core.errors import bad
+from .._core.errors import bad, bad_write
 from .._core.plan import BOTH
+from .survey import SUPPORTED, WRITABLE
 
 _REMEDY = "Call the verbs of fused_penalty.torch, which prepare what this op takes"
-_DTYPES, _WRITABLE = (frozenset(getattr(torch, name) for name in names) for names in (DTYPES, WRITABLE))
 
 
 def check_leaves(xs: Sequence[Tensor], anchors: Sequence[Tensor]) -> None:
@@ -27,7 +26,7 @@ def check_leaves(xs: Sequence[Tensor], anchors: Sequence[Tensor]) -> None:
     if not xs:
         raise _wrong("xs", "no leaves")
     for i, x in enumerate(xs):
-        if x.dtype not in _DTYPES or x.layout is not torch.strided or x.is_meta or x.device != xs[0].device:
+        if x.dtype not in SUPPORTED or x.layout is not torch.strided or x.is_meta or x.device != xs[0].device:
             raise _wrong(f"xs[{i}]", f"{_text(x)} of {x.layout} beside {_text(xs[0])}")
     if anchors:
         check_alike("anchors", anchors, xs)
@@ -65,11 +64,8 @@ def check_live(live: Sequence[int], leaves: int, written: int | None = None) -> 
 def check_dtypes(xs: Sequence[Tensor], live: Sequence[int]) -> None:
     """Leaves for which something is written must have a dtype that can be written."""
     for i in live:
-        if xs[i].dtype not in _WRITABLE:
-            raise bad(
-                TypeError, f"xs[{i}]", f"a leaf of dtype {xs[i].dtype} is only read: what is written needs "
-                f"{listed(WRITABLE)}", "Leave it out with mask=, or freeze it (requires_grad_(False))",
-            )  # fmt: skip
+        if xs[i].dtype not in WRITABLE:
+            raise bad_write(None, xs[i].dtype, f"xs[{i}]")
 
 
 def check_written(argument: str, written: Sequence[Tensor]) -> None:

@@ -16,7 +16,6 @@ from torch import Tensor
 from .._core import backends
 from .._core.errors import bad
 from .._core.operations import Op, Role, op_of
-from .._core.plan import BOTH
 from .operands import (
     check_alike,
     check_coefficients,
@@ -57,7 +56,7 @@ def _check_sums(xs: list[Tensor], anchors: list[Tensor], terms: list[int], backe
 @operator("sums", check=_check_sums, result=lambda xs, *_: xs[0].new_empty((len(xs), 2), dtype=F64))
 def sums(xs: list[Tensor], anchors: list[Tensor], terms: list[int], backend: str) -> Tensor:
     """`terms` matter only to its derivative."""
-    return launch(Op.SUMS, xs, anchors, [], None, [BOTH] * len(xs), backend)
+    return launch(Op.SUMS, xs, anchors, [], None, (), backend)
 
 
 def _check_stats(xs: list[Tensor], anchors: list[Tensor], backend: str) -> None:
@@ -66,7 +65,7 @@ def _check_stats(xs: list[Tensor], anchors: list[Tensor], backend: str) -> None:
 
 @operator("stats", check=_check_stats, result=lambda xs, *_: xs[0].new_empty((len(xs), 5), dtype=F64))
 def stats(xs: list[Tensor], anchors: list[Tensor], backend: str) -> Tensor:
-    return launch(Op.STATS, xs, anchors, [], None, [BOTH] * len(xs), backend)
+    return launch(Op.STATS, xs, anchors, [], None, (), backend)
 
 
 # A fresh gradient for each leaf in `live`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +48,7 @@ class Selection:
         """What this rank holds of outputs that are placed as `params`."""
         return list(outs) if self.shards is None else self.shards.local(outs)
 
-    def check_dtypes(self, written: Sequence[Any]) -> None:
+    def check_dtypes(self, written: Iterable[bool]) -> None:
         """Raise for the first leaf of a dtype that no operation writes, where `written` is true."""
         if self.read is not None and self.read.all_writable:
             return

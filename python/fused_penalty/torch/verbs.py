@@ -124,7 +124,7 @@ def penalty_and_grad(
 def _gradients(s: Selection, backend: str | None) -> tuple[Tensor, dict[int, Tensor]]:
     """S, and the gradients by position in params."""
     frozen = [is_frozen(x) for x in s.params]
-    s.check_dtypes([not f for f in frozen])
+    s.check_dtypes(not f for f in frozen)
     coefficients = coefficients_of(Op.GRADIENT, s)
     chosen: dict[int, Tensor] = {}
 

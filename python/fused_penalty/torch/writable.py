@@ -25,7 +25,7 @@ def check_writable(s: Selection, outs: Sequence[Tensor | None], *, gradients: bo
     only dtypes and layouts are.
     """
     placed, outs = outs, s.local(outs)
-    s.check_dtypes([o is not None for o in outs])
+    s.check_dtypes(o is not None for o in outs)
     written = [o for o in placed if o is not None]
     plain = is_plain()
     if plain and _is_ordinary(s, written, outs, gradients):
