@@ -6,28 +6,15 @@
 #include <algorithm>
 
 #include "../kernels/cpu/launch.h"
+#include "cpu_arrays.h"
 #include "jax_cpu.h"
+#include "step_cpu.h"
 #include "tensors.h"
 
 namespace py = pybind11;
 
 namespace fused_penalty {
 namespace {
-
-using Table = py::array_t<uint32_t, py::array::c_style>;
-
-void expect(bool sound, const char* name, const char* otherwise) {
-  if (!sound) throw py::value_error(std::string(name) + " " + otherwise);
-}
-
-// That a flat walk may go over each of these arrays. `x`: the leaves.
-void check_arrays(const Tensors& arrays, const char* name, const Tensors& x, bool may_be_absent) {
-  expect(arrays.layout == x.layout, name, "must have the sizes and dtypes of x");
-  expect(arrays.on_cpu(), name, "must lie on the CPU");
-  if (const int64_t i = arrays.first_unreadable(may_be_absent); i >= 0)
-    throw py::value_error(std::string(name) + " " + std::to_string(i) +
-                          " is absent, or has gaps or overlaps in memory");
-}
 
 Op checked_op(int code, bool has_out, bool has_coefficients) {
   const Op op = op_of(code);
@@ -46,9 +33,7 @@ void launch(int op_code, const Table& table, const Tensors& x, const Tensors* an
   if (anchor) check_arrays(*anchor, "anchor", x, false);
   if (out) {
     check_arrays(*out, "out", x, true);
-    for (size_t i = 0; i < out->layout.size(); ++i)
-      expect(!out->addresses[i] || is_writable(dtype_of_layout(out->layout[i])), "out",
-             "has a dtype that is only read");
+    check_writable(*out, "out");
   }
   const Rows found(totals, "totals", columns(op));
   const double* pairs = nullptr;
@@ -57,16 +42,9 @@ void launch(int op_code, const Table& table, const Tensors& x, const Tensors* an
     expect(given.count == found.count, "coefficients", "and totals must have a row for each slot");
     pairs = given.data;
   }
-  expect(table.ndim() == 2 && table.shape(1) * sizeof(uint32_t) == sizeof(Chunk), "table",
-         "must have the shape (chunks, 4)");
-  const auto* chunks = reinterpret_cast<const Chunk*>(table.data());
-  const auto leaves = static_cast<int64_t>(x.layout.size());
-  if (const int64_t i = first_misfit(chunks, table.shape(0), x.layout.data(), leaves, found.count); i >= 0)
-    throw py::value_error("chunk " + std::to_string(i) + " of the plan does not fit the tensors");
+  const Chunk* chunks = checked_chunks(table, x, found.count);
   expect(cpu::supported(isa), "isa", "is an instruction set that this processor lacks");
-  std::vector<void*> writable;
-  if (out)
-    for (const void* p : out->addresses) writable.push_back(const_cast<void*>(p));
+  const std::vector<void*> writable = out ? writable_addresses(*out) : std::vector<void*>();
   const py::gil_scoped_release unlocked;
   cpu::CallThreads helpers(threads);
   cpu::launch({op, chunks, table.shape(0), x.addresses.data(), anchor ? anchor->addresses.data() : nullptr,
@@ -121,6 +99,8 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("launch", &launch, py::arg("op"), py::arg("table"), py::arg("x"), py::arg("anchor").none(true),
         py::arg("out").none(true), py::arg("coefficients").none(true), py::arg("totals"), py::arg("threads"),
         py::arg("isa") = cpu::best_isa());
+
+  bind_step(m);
 
   // The native tables, for the test that compares the twins.
   m.def("operations", [] {

@@ -2,9 +2,10 @@
 // compiles its own copy, and the linker must not merge them.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
-#if defined(__AVX2__)
+#if defined(__SSE2__)
 #include <immintrin.h>
 #endif
 
@@ -125,6 +126,23 @@ inline void store(Half* p, Floats v) {
   half = body >= 0x477ff000 ? Words{} + 0x7c00 : half;  // 65520 and above round to inf
   half = body > (255u << 23) ? quiet : half;
   store_words(p, half | (bits >> 16 & 0x8000));
+}
+#endif
+
+#if defined(__AVX512F__)
+inline Floats square_root(Floats v) { return bit_cast<Floats>(_mm512_sqrt_ps(bit_cast<__m512>(v))); }
+inline Doubles square_root(Doubles v) { return bit_cast<Doubles>(_mm512_sqrt_pd(bit_cast<__m512d>(v))); }
+#elif defined(__AVX2__)
+inline Floats square_root(Floats v) { return bit_cast<Floats>(_mm256_sqrt_ps(bit_cast<__m256>(v))); }
+inline Doubles square_root(Doubles v) { return bit_cast<Doubles>(_mm256_sqrt_pd(bit_cast<__m256d>(v))); }
+#elif defined(__SSE2__)
+inline Floats square_root(Floats v) { return bit_cast<Floats>(_mm_sqrt_ps(bit_cast<__m128>(v))); }
+inline Doubles square_root(Doubles v) { return bit_cast<Doubles>(_mm_sqrt_pd(bit_cast<__m128d>(v))); }
+#else
+template <class V>
+inline V square_root(V v) {
+  for (size_t k = 0; k < sizeof(V) / sizeof(v[0]); ++k) v[k] = std::sqrt(v[k]);
+  return v;
 }
 #endif
 

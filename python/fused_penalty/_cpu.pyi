@@ -33,17 +33,38 @@ class Tensors:
 
 def supported(isa: Isa) -> bool: ...
 def best_isa() -> Isa: ...
-def ffi_targets() -> dict[str, Any]: ...
+def ffi_handler() -> Any: ...
 def launch(
     op: int,
     table: np.ndarray,
     x: Tensors,
     anchor: Tensors | None,
     out: Tensors | None,
-    strengths: Any,
+    coefficients: Any,
     totals: Any,
     threads: int,
     isa: Isa = ...,
 ) -> None:
-    """Tensors throughout: strengths (slots, 2) float64, or None where the operation writes nothing; totals
+    """Tensors throughout: coefficients (slots, 2) float64, or None where the operation writes nothing; totals
     (slots, op.columns) float64, written. Raises ValueError where one of them does not fit."""
+
+def step(
+    step: int,
+    table: np.ndarray,
+    x: Tensors,
+    anchor: Tensors | None,
+    gradient: Tensors | None,
+    first: Tensors | None,
+    second: Tensors | None,
+    maximum: Tensors | None,
+    coefficients: Any,
+    totals: Any,
+    threads: int,
+    isa: Isa = ...,
+) -> None:
+    """An optimizer's step (`_core.steps.Step`): x and the state are written. Coefficients (slots, 15) and totals
+    (slots, 6) are float64 tensors."""
+
+def steps() -> list[tuple[str, int]]: ...
+def step_columns() -> list[str]: ...
+def step_coefficients() -> list[str]: ...

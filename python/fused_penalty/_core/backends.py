@@ -9,13 +9,14 @@ import functools
 import importlib
 import importlib.util
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from .errors import bad, describe
 from .operations import Op
 from .plan import CHUNK, GPU_CHUNK, Plan
+from .steps import Step, StepRole
 
 ENVIRONMENT = "FUSED_PENALTY_BACKEND"
 INTERPRET = "TRITON_INTERPRET"
@@ -27,7 +28,8 @@ class Backend:
     """A row: `devices` are JAX platforms or torch device types; "any" stands for all of them.
 
     `load` makes the launcher or raises ImportError with the reason. `missing` says what the launcher lacks on this
-    machine: code can be compiled for a device that is not here, but not run.
+    machine: code can be compiled for a device that is not here, but not run. `steps`: whether it also makes an
+    optimizer's step.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Backend:
     devices: tuple[str, ...]
     load: Callable[[], Any]
     missing: Callable[[], str | None] = lambda: None
+    steps: bool = False
 
     def reason(self) -> str | None:
         """Why it cannot run here, or None."""
@@ -148,11 +151,11 @@ BACKENDS = (
     Backend("cuda", "jax", ("cuda",), _load_jax("cuda"), _no_device),
     Backend("cuda", "torch", ("cuda",), _load_torch("cuda"), _no_device),
     Backend("cpu", "jax", ("cpu",), _load_jax("cpu")),
-    Backend("cpu", "torch", ("cpu",), _load_torch("cpu")),
+    Backend("cpu", "torch", ("cpu",), _load_torch("cpu"), steps=True),
     # "cuda" is what PyTorch calls an AMD GPU, too; after "cpu", so that the interpreter runs when it is asked for
     Backend("triton", "torch", TRITON_DEVICES, _load_triton, _no_gpu),
     Backend("reference", "jax", ("any",), _load_module("jax.backends.reference")),
-    Backend("reference", "torch", ("any",), _load_module("torch.backends.reference")),
+    Backend("reference", "torch", ("any",), _load_module("torch.backends.reference"), steps=True),
 )
 
 
@@ -187,13 +190,20 @@ def requested(framework: str, name: str | None) -> str | None:
     return name
 
 
-def choose(framework: str, name: str | None, device: str) -> Backend:
-    """The row that runs on `device`: the first that fits and can run here, or the named one, which must fit."""
+def choose(framework: str, name: str | None, device: str, *, steps: bool = False) -> Backend:
+    """The row that runs on `device`: the first that fits and can run here, or the named one, which must fit. With
+    `steps`, only rows that make an optimizer's step."""
     if name is None:
-        mine = (row for row in BACKENDS if row.framework == framework and row.fits(device))
+        mine = (row for row in BACKENDS if row.framework == framework and row.fits(device) and row.steps >= steps)
         return next(row for row in mine if row.reason() is None)
     allowed = rows(framework, name)
     for row in allowed:
+        if steps and not row.steps:
+            able = ", ".join(repr(r.name) for r in BACKENDS if r.framework == framework and r.steps)
+            raise bad(
+                ValueError, "backend", f"{name!r} has no kernel for an optimizer's step",
+                f"Use one of {able}, or None to choose automatically",
+            )  # fmt: skip
         if row.fits(device):
             return row
     raise bad(
@@ -227,10 +237,22 @@ class TorchBackend(Protocol):
     coefficients (None) and terms.
 
     Returns the totals (n, len(op.columns)) float64 of what was read.
+
+    A row with `steps` has a second one, for an optimizer's step: `arrays` are lists like the leaves, with None for a
+    leaf that is only read; coefficients are (n, len(steps.COEFFICIENTS)) float64. Returns (n, len(steps.COLUMNS)).
     """
 
     def launch(
         self, op: Op, xs: list[Any], anchors: list[Any], outs: list[Any], coefficients: Any | None, terms: Sequence[int]
+    ) -> Any: ...
+
+    def step(
+        self,
+        step: Step,
+        xs: list[Any],
+        anchors: list[Any],
+        arrays: Mapping[StepRole, Sequence[Any | None]],
+        coefficients: Any,
     ) -> Any: ...
 
 

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .._core.errors import bad
+from .adaptive import step_in_metric
 from .group_strengths import GroupStrengths
 from .inplace import add_gradients, proximal_step, select_to_write
+from .metrics import reach, rule_of
 from .params import Selection, is_frozen
 from .strengths import requested, spread
 from .types import Anchor, Mask, Mode, Strength
@@ -44,6 +46,7 @@ class Attached:
         l1: Strength,
         l2: Strength,
         mode: Mode,
+        metric: str,
         mask: Mask | None,
         anchor: Anchor | None,
         backend: str | None,
@@ -52,6 +55,8 @@ class Attached:
         anchor = list(anchor) if isinstance(anchor, Iterator) else anchor  # every step reads it
         self._optimizer, self._mode, self._mask, self._anchor, self._backend = optimizer, mode, mask, anchor, backend
         self._strengths = GroupStrengths(optimizer, l1, l2)
+        self._metric = rule_of(optimizer, metric) if mode == "prox" else None
+        self._euclidean = metric == "euclidean"
         self._step: FrameType | None = None  # the running call of the outermost step
         self._select()  # bad arguments raise here, not in the first step
         self._check()
@@ -108,7 +113,7 @@ class Attached:
         # torch accepts duplicate names (of two modules), which identify nothing
         named = len(names) == len(params) == len(set(names))
         self._strengths.check_names(named)
-        _check_anchor(self._anchor, named or len(params) == 1)
+        check_anchor(self._anchor, named or len(params) == 1)
         leaves = list(zip(names, params, strict=True)) if named else params
         l1, l2 = map(self._strengths.for_select, ("l1", "l2"))
         s = select_to_write(leaves, l1, l2, self._mask, self._anchor)
@@ -204,11 +209,17 @@ class Attached:
         s, owners = self._select()
         if not s.leaves:
             return
-        rates = _each(s, [g["lr"] for g in self._optimizer.param_groups], owners)
-        if (overflow := getattr(self._optimizer, "found_inf", None)) is not None:  # GradScaler: the step was not made
-            rates = torch.where(overflow.to(rates.device) > 0, 0.0, rates)
         outs = [None if is_frozen(x) or x.grad is None else x for x in s.params]
-        self.penalty = proximal_step(s, rates, outs, requested(self._backend))
+        overflow = getattr(self._optimizer, "found_inf", None)  # GradScaler: the step was not made
+        backend = requested(self._backend)
+        if self._metric is not None:
+            self.penalty = step_in_metric(self._optimizer, self._metric, s, owners, outs, overflow, backend)
+            return
+        length = (lambda g: g["lr"]) if self._euclidean else reach
+        rates = _each(s, [length(g) for g in self._optimizer.param_groups], owners)
+        if overflow is not None:
+            rates = torch.where(overflow.to(rates.device) > 0, 0.0, rates)
+        self.penalty = proximal_step(s, rates, outs, backend)
 
     def _before_load(self, optimizer: Optimizer, state: Any) -> None:
         self._strengths.before_load()
@@ -222,7 +233,7 @@ def _caller() -> FrameType:
     return sys._getframe(3)
 
 
-def _check_anchor(anchor: Anchor | None, named: bool) -> None:
+def check_anchor(anchor: Anchor | None, named: bool) -> None:
     """Refuse an anchor with names for parameters without: their order would decide, and groups change it."""
     if named or not isinstance(anchor, (nn.Module, Mapping, list, tuple)):
         return

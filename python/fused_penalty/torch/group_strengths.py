@@ -26,13 +26,14 @@ NAMES = ("l1", "l2")
 class GroupStrengths:
     """The strengths of an optimizer's parameters: a group's own entry takes precedence over those given to `attach`."""
 
-    def __init__(self, optimizer: Optimizer, l1: Strength, l2: Strength) -> None:
+    def __init__(self, optimizer: Optimizer, l1: Strength, l2: Strength, *, required: bool = True) -> None:
         self._optimizer = optimizer
         self.given = {"l1": _scalar("l1", l1), "l2": _scalar("l2", l2)}
         self._own: list[frozenset[str]] = []  # for each group, the entries that `attach` found there
         self._before_load: list[dict[str, Any]] = []
         self._known: tuple[Any, Groups] | None = None
-        if all(map(is_static_zero, self.given.values())) and not any(k in g for g in self._groups for k in NAMES):
+        nothing = all(map(is_static_zero, self.given.values()))
+        if required and nothing and not any(k in g for g in self._groups for k in NAMES):
             raise bad(
                 ValueError, "l1", "neither l1 nor l2 is given, and no parameter group has an entry of its own",
                 "Give one; a strength that is to start at 0 can be an entry: optimizer.param_groups[0]['l1'] = 0.0",

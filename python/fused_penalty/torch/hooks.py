@@ -8,7 +8,7 @@ from torch.optim import Optimizer
 
 from .._core.errors import bad
 from .attached import KEY, Attached
-from .types import Anchor, Mask, Mode, Strength
+from .types import Anchor, Mask, Metric, Mode, Strength
 
 
 def attach(
@@ -17,6 +17,7 @@ def attach(
     l2: Strength = 0.0,
     *,
     mode: Mode = "grad",
+    metric: Metric = "auto",
     mask: Mask | None = None,
     anchor: Anchor | None = None,
     backend: str | None = None,
@@ -26,6 +27,12 @@ def attach(
     `mode="grad"` adds the penalty's gradient to `.grad` before the step, like a weight decay with an L1 part
     (`add_grad_`). `mode="prox"` makes the proximal step after it, with each group's learning rate as step length
     (`prox_`): parameters become exactly zero. Frozen parameters, and those without `.grad` in a step, are left alone.
+
+    After an adaptive optimizer the proximal step is made in that optimizer's metric D, by which it divides its own step
+    (√v̂ + eps for Adam): θ ← S(θ, lr·l1/D) / (1 + 2·lr·l2/D). Only this minimises loss + penalty; the euclidean step
+    after Adam ends elsewhere, with hardly a zero. Elements that never had a gradient are left alone. After momentum the
+    step is as long as momentum makes it in the long run, lr·(1 - dampening)/(1 - momentum).
+    `fused_penalty.torch.optim` does the same within the optimizer's step, in one pass.
 
     Strengths live in the parameter groups, as `weight_decay` does: scalars given here become the entries `l1` and `l2`
     of each group that has none, and every step reads the entries: state_dict saves them, and schedulers and sweeps
@@ -57,6 +64,9 @@ def attach(
       l1, l2: As in `penalty`; `by_path` needs an optimizer built from `named_parameters()`. They may be tensors that
         change, or be assigned on the handle, for all groups without an entry of their own.
       mode: "grad" or "prox".
+      metric: Of `mode="prox"`. "auto": the optimizer's own, for torch's Adam, AdamW, NAdam, RAdam, RMSprop and Adagrad
+        and for optimizers of other libraries with Adam's state; the euclidean one for those that do not adapt their
+        steps (SGD). "euclidean": S(θ, lr·l1) / (1 + 2·lr·l2) after any optimizer, whatever its momentum.
       mask, anchor, backend: As in `penalty`, for the list of all groups' parameters. An anchor with names (a Module,
         a mapping, a state_dict) needs an optimizer built from `named_parameters()`.
 
@@ -67,8 +77,11 @@ def attach(
     Raises:
       TypeError: The optimizer never runs hooks, or as in `add_grad_`, here and at each step.
       ValueError: The mode is unknown, no strength is given, the optimizer has a penalty already, by_path or an anchor
-        needs names and the optimizer has none, a group has no learning rate for `mode="prox"`, or as in `add_grad_`.
+        needs names and the optimizer has none, a group has no learning rate for `mode="prox"`, its metric is not known,
+        or as in `add_grad_`.
       RuntimeError: As in `penalty`.
+
+    Source: For the metric, Yun, Lozano, Yang, "Adaptive proximal gradient methods", NeurIPS 2021, arXiv 2007.07484.
 
     Example:
       >>> import torch
@@ -88,7 +101,7 @@ def attach(
             ValueError, "optimizer", "it has a penalty already, and a second one would be added to it",
             f"Call .remove() on the first handle (optimizer.{KEY}), or assign its l1 and l2",
         )  # fmt: skip
-    return Attached(optimizer, l1, l2, mode, mask, anchor, backend)
+    return Attached(optimizer, l1, l2, mode, metric, mask, anchor, backend)
 
 
 def _that_runs_hooks(optimizer: Any) -> Optimizer:

@@ -34,3 +34,6 @@ Frozen: TypeAlias = Literal["count", "skip"]
 
 Mode: TypeAlias = Literal["grad", "prox"]
 """How `attach` applies the penalty: its gradient before the step, or its proximal step after it."""
+
+Metric: TypeAlias = Literal["auto", "euclidean"]
+"""In which metric `attach` makes the proximal step: the optimizer's own, or the euclidean one."""

@@ -15,9 +15,11 @@ from .params import SUPPORTED, Selection, Tensors, is_plain
 _is_leaf, _version = operator.attrgetter("is_leaf"), operator.attrgetter("_version")
 
 
-def check_writable(s: Selection, outs: Sequence[Tensor | None], *, gradients: bool = False) -> None:
-    """Raise for the first of `outs` that cannot be written in place, by the name of its leaf; then tells autograd of
-    the coming write.
+def check_writable(
+    s: Selection, outs: Sequence[Tensor | None], *, gradients: bool = False, announce: bool = True
+) -> None:
+    """Raise for the first of `outs` that cannot be written in place, by the name of its leaf; then tell autograd of the
+    coming write (`announce`).
 
     `outs` are the leaves themselves, or their gradients. Refused: memory that is not dense or not like the leaf's,
     results of recorded operations, inference tensors outside inference mode, tensors that hold an element twice, and
@@ -29,7 +31,8 @@ def check_writable(s: Selection, outs: Sequence[Tensor | None], *, gradients: bo
     written = [o for o in placed if o is not None]
     plain = is_plain()
     if plain and _is_ordinary(s, written, outs, gradients):
-        _bump_versions(s, written, outs)
+        if announce:
+            _bump_versions(s, written, outs)
         return
     what = "its gradient, " if gradients else ""
     for name, x, out, whole in zip(s.paths(), s.leaves, outs, placed, strict=True):
@@ -37,7 +40,8 @@ def check_writable(s: Selection, outs: Sequence[Tensor | None], *, gradients: bo
             _check_one(name, x, out, whole.is_leaf, what, plain)
     if plain:
         _check_shared(s, outs, what)
-        _bump_versions(s, written, outs)
+        if announce:
+            _bump_versions(s, written, outs)
 
 
 def _bump_versions(s: Selection, written: list[Tensor], outs: Sequence[Tensor | None]) -> None:

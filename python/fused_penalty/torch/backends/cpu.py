@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
 from ... import _cpu
 from ..._core.operations import Op
-from ..._core.plan import plan_of_layout
+from ..._core.plan import BOTH, plan_of_layout
+from ..._core.steps import COLUMNS, Step, StepRole
 from .native import Buffers, Launcher
+from .steps import HeldStep
+from .steps import launch as launch_step
 
 
 def enqueue(op: Op, buffers: Buffers, coefficients: Tensor | None, terms: tuple[int, ...] | int) -> Tensor:
@@ -19,4 +24,16 @@ def enqueue(op: Op, buffers: Buffers, coefficients: Tensor | None, terms: tuple[
     return total
 
 
-LAUNCHER = Launcher(enqueue)
+def enqueue_step(step: Step, held: HeldStep, coefficients: Tensor) -> Tensor:
+    plan = plan_of_layout(held.x.read.layout, BOTH)
+    total = torch.empty(plan.slot_count, len(COLUMNS), dtype=torch.float64, device="cpu")
+    arrays = {role.value: None if role not in held.arrays else held.arrays[role].read for role in StepRole}
+    anchor = None if held.anchor is None else held.anchor.read
+    _cpu.step(
+        step, plan.table, held.x.read, anchor, **arrays, coefficients=coefficients.contiguous(), totals=total,
+        threads=torch.get_num_threads(),
+    )  # fmt: skip
+    return total
+
+
+LAUNCHER = Launcher(enqueue, functools.partial(launch_step, enqueue_step))

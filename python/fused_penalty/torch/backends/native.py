@@ -59,9 +59,10 @@ Enqueue = Callable[[Op, Buffers, Tensor | None, tuple[int, ...] | int], Tensor]
 
 @dataclass(frozen=True)
 class Launcher:
-    """A `TorchBackend`, from the launch of one device type on addresses."""
+    """A `TorchBackend`, from the launch of one device type on addresses; `step` as in the Protocol, if it has one."""
 
     enqueue: Enqueue
+    step: Callable[..., Tensor] | None = None
 
     def launch(
         self,
@@ -92,16 +93,16 @@ def _with_outputs(
     if op.writes is Role.X:
         odd = {i for i, (x, leaf) in enumerate(zip(xs, leaves, strict=True)) if x is not leaf}
     else:
-        odd = _differing(buffers.x, out)
+        odd = differing(buffers.x, out)
         if op.reads_old:  # fresh memory is not negated
-            odd |= _negated(outs)
+            odd |= negated(outs)
     copies = []
     if odd:
         targets = list(outs)
         for i in odd:
             old, leaf = outs[i], leaves[i]
             if old is not None and leaf is not None:
-                target = targets[i] = leaf if op.writes is Role.X else _copied(old, leaf)
+                target = targets[i] = leaf if op.writes is Role.X else copied(old, leaf)
                 copies.append((old, target))
         out = Held.of(targets, like=buffers.x)
     return replace(buffers, out=out), copies
@@ -123,28 +124,28 @@ def dense(xs: list[Tensor], anchors: list[Tensor], *, signed: bool = False) -> B
     `signed`: whether the operation must not read -x for x. Sums and counts of |x| are even functions, and a step that
     is written back where it was read is odd, so without an anchor these need no check of thousands of leaves.
     """
-    if (signed or anchors) and (_negated(xs) or _negated(anchors)):
+    if (signed or anchors) and (negated(xs) or negated(anchors)):
         xs, anchors = [x.resolve_neg() for x in xs], [a.resolve_neg() for a in anchors]
     x = Held.of(xs)
     if x.read.irregular:
         odd = set(x.read.irregular)
-        x = Held.of([_copied(t, t) if i in odd else t for i, t in enumerate(xs)])
+        x = Held.of([copied(t, t) if i in odd else t for i, t in enumerate(xs)])
     if not anchors:
         return Buffers(xs[0].device, x)
     anchor = Held.of(anchors)
-    if odd := _differing(x, anchor):
+    if odd := differing(x, anchor):
         pairs = zip(anchors, x.tensors, strict=True)
-        anchor = Held.of([_copied(a, leaf) if i in odd else a for i, (a, leaf) in enumerate(pairs)])
+        anchor = Held.of([copied(a, leaf) if i in odd else a for i, (a, leaf) in enumerate(pairs)])
     return Buffers(xs[0].device, x, anchor)
 
 
-def _copied(t: Tensor, like: Tensor | None) -> Tensor:
+def copied(t: Tensor, like: Tensor | None) -> Tensor:
     """A copy of t in dense memory, its elements ordered as `empty_like` orders them: the custom ops promise this of
     their results, and torch.compile relies on it."""
     return torch.empty_like(t if like is None else like).copy_(t)
 
 
-def _negated(tensors: Sequence[Tensor | None]) -> set[int]:
+def negated(tensors: Sequence[Tensor | None]) -> set[int]:
     """Indices of lazily negated tensors, whose bits are those of -x (such as `x.conj().imag`). Neither their layout nor
     DLPack shows it."""
     if not any(map(Tensor.is_neg, [t for t in tensors if t is not None])):
@@ -152,7 +153,7 @@ def _negated(tensors: Sequence[Tensor | None]) -> set[int]:
     return {i for i, t in enumerate(tensors) if t is not None and t.is_neg()}
 
 
-def _differing(x: Held, y: Held) -> set[int]:
+def differing(x: Held, y: Held) -> set[int]:
     """Indices where y has gaps or overlaps, or orders its elements differently from x."""
     found = set(y.read.irregular)
     for i in {*x.read.permuted, *y.read.permuted}:

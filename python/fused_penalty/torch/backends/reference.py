@@ -8,14 +8,18 @@ prox               S(x_i, step·l1) / (1 + 2·step·l2), S(x, t) = x - clip(x, -
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from ..._core.operations import Op
 from ..._core.plan import BOTH
+from ..._core.steps import COLUMNS, Step, StepRole
 from ..elastic_net import displacements, wide, written
+from ..step_formula import stepped
+
+StepArrays = Mapping[StepRole, Sequence[Tensor | None]]
 
 
 def sums(params: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
@@ -142,3 +146,38 @@ def launch(
             # Rounded first: on the CPU torch (2.13) copies float32 into negated float16 with the wrong sign.
             out.copy_(written(op, xs[i], anchor, out, coefficients[i], terms[i]).to(out.dtype))
     return total
+
+
+def step(step: Step, xs: list[Tensor], anchors: list[Tensor], arrays: StepArrays, coefficients: Tensor) -> Tensor:
+    """See `_core.backends.TorchBackend`; leaf by leaf."""
+    rows = []
+    for i, x in enumerate(xs):
+        anchor = anchors[i] if anchors else None
+        (sums,) = leaf_sums(displacements([x], [] if anchor is None else [anchor]))
+        mine = {role: a for role in step.arrays if (a := arrays[role][i]) is not None}
+        rest = sums.new_zeros(len(COLUMNS) - 2)
+        if step.decides in mine:
+            rest = _step_leaf(step, x, anchor, mine, coefficients[i])
+        rows.append(torch.cat([sums, rest]))
+    return torch.stack(rows)
+
+
+def _step_leaf(
+    step: Step, x: Tensor, anchor: Tensor | None, arrays: dict[StepRole, Tensor], coefficients: Tensor
+) -> Tensor:
+    """Write the leaf and its state; the columns beside the sums."""
+    found = stepped(step, x, anchor, arrays, coefficients)
+    scale, skip = coefficients[0], coefficients[-1] != 0
+    gradient = wide(arrays.get(StepRole.GRADIENT, x.new_zeros(())))
+    gradient = scale.to(gradient.dtype) * gradient
+    columns = (
+        (gradient * gradient).sum(dtype=torch.float64),
+        (found["x"] - wide(x)).square().sum(dtype=torch.float64),
+        (found["after"] == 0).sum().to(torch.float64),
+        (~gradient.isfinite()).sum().to(torch.float64),
+    )
+    targets = {"x": x, **{role.value: a for role, a in arrays.items()}}
+    for name, target in targets.items():
+        if name in found:
+            target.copy_(torch.where(skip, target, found[name].to(target.dtype)))
+    return torch.where(skip, 0.0, torch.stack(columns))

@@ -1,0 +1,7 @@
+#include "step_walk.h"
+
+namespace fused_penalty::cpu {
+
+StepChunk avx2_step(Step step, bool anchored) { return choose_step(step, anchored); }
+
+}  // namespace fused_penalty::cpu

@@ -1,0 +1,59 @@
+"""An optimizer's step on the tensors of one device: by a native launch on dense memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..._core.steps import Step, StepRole
+from .native import Held, copied, differing, negated
+
+Arrays = Mapping[StepRole, Sequence[Tensor | None]]
+
+
+@dataclass(frozen=True)
+class HeldStep:
+    """The arrays of one launch, in dense memory and in one order of elements; see `native.Buffers`."""
+
+    x: Held
+    anchor: Held | None
+    arrays: Mapping[StepRole, Held]
+
+
+Enqueue = Callable[[Step, HeldStep, Tensor], Tensor]
+
+
+def launch(
+    enqueue: Enqueue, step: Step, xs: list[Tensor], anchors: list[Tensor], arrays: Arrays, coefficients: Tensor
+) -> Tensor:
+    """Launch; arrays with gaps, lazily negated ones and those that order their elements differently from their leaf go
+    through copies, which are written back."""
+    copies: list[tuple[Tensor, Tensor]] = []
+
+    def held(tensors: Sequence[Tensor | None], like: Held | None, written: bool) -> Held:
+        found = Held.of(tensors, like)
+        odd = set(found.read.irregular) if like is None else differing(like, found)
+        odd |= negated(tensors)
+        if not odd:
+            return found
+        dense = list(tensors)
+        for i in odd:
+            old = tensors[i]
+            if old is None:
+                continue
+            leaf = old if like is None else like.tensors[i]
+            target = dense[i] = copied(old, leaf)
+            if written:
+                copies.append((old, target))
+        return Held.of(dense, like)
+
+    x = held(xs, None, written=True)
+    anchor = held(anchors, x, written=False) if anchors else None
+    writes = StepRole.GRADIENT in step.arrays  # else the state is only read
+    others = {r: held(arrays[r], x, written=writes and r is not StepRole.GRADIENT) for r in step.arrays}
+    total = enqueue(step, HeldStep(x, anchor, others), coefficients)
+    for old, target in copies:
+        old.copy_(target)
+    return total

@@ -1,0 +1,237 @@
+"""The step that `SGD`, `Adam` and `AdamW` share: all parameter groups in one launch per device and kind of step."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ..._core.errors import bad
+from ..._core.steps import COEFFICIENTS, Step, StepRole
+from ..calculus import scale as scaled
+from ..group_strengths import GroupStrengths
+from ..params import Selection
+from ..steps import run_steps
+from ..strengths import requested
+from ..types import Anchor, Mask, Strength
+from .bank import Bank
+from .roster import Roster, key_of
+
+Penalty: TypeAlias = Literal["prox", "grad", "decoupled"]
+"""How the penalty enters the step: as the proximal step in the optimizer's metric, as a part of the gradient, or as the
+euclidean proximal step."""
+
+PENALTIES = ("prox", "grad", "decoupled")
+Columns = dict[str, Tensor]  # coefficients by name, (n,) float64; those that are missing are 0
+_grad, _layout = operator.attrgetter("grad"), operator.attrgetter("layout")
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Those of all parameters, and which of them there are: the others' parameters do not move."""
+
+    tensors: list[Tensor | None]
+    moves: list[bool]
+    all: bool
+
+
+class Summary(NamedTuple):
+    """What the last step found, all in the same pass: detached 0-d tensors, not read on the host.
+
+    Attributes:
+      penalty: The penalty of the parameters before the step, where the loss was taken.
+      grad_norm: The 2-norm of the gradients as the step was given them (unscaled, not clipped).
+      step_norm: The 2-norm of the change of the parameters.
+      zeros: How many elements x - anchor the step leaves at zero.
+      nonfinite: How many elements of the gradients are inf or NaN.
+    """
+
+    penalty: Tensor
+    grad_norm: Tensor
+    step_norm: Tensor
+    zeros: Tensor
+    nonfinite: Tensor
+
+
+class Penalized(Optimizer):
+    """A torch.optim optimizer with the penalty in its step. A subclass says which kind of step each group makes, which
+    arrays its state has, and its coefficients."""
+
+    _step_supports_amp_scaling = True  # GradScaler leaves `grad_scale` and `found_inf` to the step
+
+    _penalty: Penalty
+    _strengths: GroupStrengths
+
+    def _init_penalty(
+        self, l1: Strength, l2: Strength, penalty: str, mask: Mask | None, anchor: Anchor | None, backend: str | None
+    ) -> None:
+        if penalty not in PENALTIES:
+            raise bad(ValueError, "penalty", f"{penalty!r} is unknown", f"Use one of {', '.join(map(repr, PENALTIES))}")
+        for g in self.param_groups:
+            if g.get("differentiable"):
+                raise bad(
+                    ValueError, "differentiable", "a step in place has no derivative",
+                    "Use torch.optim's optimizer and put fused_penalty.torch.penalty into the loss",
+                )  # fmt: skip
+        self._penalty = cast(Penalty, penalty)
+        self._mask, self._backend = mask, requested(backend)
+        self._anchor = list(anchor) if isinstance(anchor, Iterator) else anchor
+        self._strengths = GroupStrengths(self, l1, l2, required=False)
+        self._strengths.write()
+        self._roster: Roster | None = None
+        self._bank: Bank | None = None
+        self._totals: tuple[Tensor, Tensor, Tensor] | None = None
+        self._look()
+
+    # What a subclass has.
+
+    def _kind(self, group: Mapping[str, Any]) -> Step:
+        raise NotImplementedError
+
+    def _state_of(self, group: Mapping[str, Any]) -> Mapping[StepRole, str]:
+        raise NotImplementedError
+
+    def _begin(
+        self, roster: Roster, bank: Bank, gradients: Gradients, made: Sequence[bool], ok: Tensor | None
+    ) -> Columns:
+        """Count the step and give the coefficients other than the penalty's, and "step_length". `made`: whose state is
+        new; `ok`: 1 where the step is made, 0 where GradScaler found an overflow."""
+        raise NotImplementedError
+
+    # What the user sees.
+
+    @property
+    def penalty(self) -> Tensor | None:
+        """The penalty at the last step, of the parameters before it: a detached scalar, None before the first step."""
+        found = self.summary
+        return None if found is None else found.penalty
+
+    @property
+    def summary(self) -> Summary | None:
+        """What the last step found; None before the first step."""
+        if self._totals is None:
+            return None
+        totals, l1, l2 = self._totals
+        value = scaled(l1, totals[:, 0]).sum() + scaled(l2, totals[:, 1]).sum()
+        dtype = self._look().selection.dtype
+        rest = totals[:, 2:].sum(0)
+        return Summary(value.to(dtype), rest[0].sqrt().to(dtype), rest[1].sqrt().to(dtype), *rest[2:].to(torch.int64))
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Make one step.
+
+        Args:
+          closure: Evaluates the model and returns the loss, as in torch.optim.
+
+        Returns:
+          What the closure returns, else None.
+
+        Raises:
+          TypeError, ValueError: As in `fused_penalty.torch.prox_`, or a gradient is sparse. Nothing has been written.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self._make_step()
+        return loss
+
+    def _look(self) -> Roster:
+        if self._roster is None or self._roster.key != key_of(self) or self._roster.selection.shards is not None:
+            self._strengths.write()
+            self._roster = Roster.of(self, self._strengths, self._mask, self._anchor)
+        return self._roster
+
+    def _make_step(self) -> None:
+        roster = self._look()
+        if not roster.params:
+            return
+        s = roster.with_strengths(self._strengths)
+        grads = list(map(_grad, roster.params))
+        moves = [g is not None for g in grads]
+        gradients = Gradients(grads, moves, all(moves))
+        check_gradients(gradients)
+        found_inf = getattr(self, "found_inf", None)
+        if found_inf is not None and found_inf.device.type == "cpu" and found_inf > 0:
+            return
+        ok = None if found_inf is None else (found_inf <= 0).to(torch.float64)
+        bank = self._bank_of(roster)
+        made = bank.fill(moves, all_move=gradients.all)
+        columns = self._begin(roster, bank, gradients, made, ok)
+        l1, l2 = roster.strengths(s, 0), roster.strengths(s, 1)
+        columns |= self._of_the_penalty(columns.pop("step_length"), l1, l2)
+        columns["scale"] = self._scale(roster)
+        if ok is not None:
+            columns["skip"] = (1 - ok).to(l1.device).expand_as(l1)
+        totals = self._launch(roster, s, bank, gradients, columns)
+        torch.autograd.graph.increment_version(
+            roster.params if gradients.all else [p for p, m in zip(roster.params, moves, strict=True) if m]
+        )
+        self._totals = totals, l1, l2
+
+    def _bank_of(self, roster: Roster) -> Bank:
+        names = [self._state_of(g) for g in self.param_groups]
+        if self._bank is None or not self._bank.is_current(self.state, roster, names):
+            self._bank = Bank(self.state, roster, names)
+        return self._bank
+
+    def _of_the_penalty(self, length: Tensor, l1: Tensor, l2: Tensor) -> Columns:
+        least = torch.minimum(torch.minimum(l1, l2), length)  # a device scalar cannot be refused: no plausible number
+        good = torch.where(least >= 0, 1.0, torch.nan)
+        if self._penalty == "grad":
+            return {"l1": l1 * good, "l2": 2 * l2 * good}
+        columns = {"threshold": length * l1 * good, "pull": 2 * length * l2 * good}
+        if self._penalty == "prox":
+            columns["metric"] = torch.ones_like(l1)
+        return columns
+
+    def _scale(self, roster: Roster) -> Tensor:
+        signs = roster.each([-1.0 if g.get("maximize") else 1.0 for g in self.param_groups])
+        grad_scale = getattr(self, "grad_scale", None)
+        return signs if grad_scale is None else signs / grad_scale.to(signs)
+
+    def _launch(self, roster: Roster, s: Selection, bank: Bank, gradients: Gradients, columns: Columns) -> Tensor:
+        """The totals (n, 6) float64 in the order of the parameters."""
+        zero = torch.zeros_like(columns["scale"])
+        coefficients = torch.stack([columns.get(name, zero) for name in COEFFICIENTS], dim=1)
+        arrays = {StepRole.GRADIENT: gradients.tensors, **bank.arrays(gradients.moves, all_move=gradients.all)}
+        if s.shards is not None:
+            arrays = {role: s.shards.local(values) for role, values in arrays.items()}
+        parts = roster.parts(tuple(map(self._kind, self.param_groups)))
+        return run_steps(parts, roster.leaves, roster.anchors, arrays, coefficients, self._backend)
+
+    # Copies. torch's own __getstate__ leaves everything else out.
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = ("_penalty", "_mask", "_anchor", "_backend", "_strengths")
+        return {**super().__getstate__(), **{name: getattr(self, name) for name in kept}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Also called by load_state_dict, whose state may be that of torch's optimizer: strengths that it lacks are
+        kept."""
+        loads = "_strengths" not in state
+        if loads:
+            self._strengths.before_load()
+        super().__setstate__(state)
+        self._roster, self._bank, self._totals = None, None, None
+        if loads:
+            self._strengths.after_load()
+
+
+def check_gradients(gradients: Gradients) -> None:
+    """Raise for a sparse gradient, by the position of its parameter."""
+    present = gradients.tensors if gradients.all else [g for g in gradients.tensors if g is not None]
+    if set(map(_layout, present)) <= {torch.strided}:
+        return
+    for i, g in enumerate(gradients.tensors):
+        if g is not None and g.layout is not torch.strided:
+            raise bad(
+                TypeError, "params", f"its gradient is sparse ({g.layout})",
+                "Use Embedding(sparse=False), or torch.optim.SparseAdam for this parameter", path=str(i),
+            )  # fmt: skip
