@@ -12,20 +12,20 @@ from fused_penalty.torch.optim import AdamW
 from tests.torch_only.optim.test_optimum import L1, L2, A, Y, lasso
 
 OPTIMIZERS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "Adam": (torch.optim.Adam, {"lr": 0.01}),
-    "AdamW": (torch.optim.AdamW, {"lr": 0.01, "weight_decay": 0.0}),
-    "amsgrad": (torch.optim.Adam, {"lr": 0.01, "amsgrad": True}),
-    "NAdam": (torch.optim.NAdam, {"lr": 0.01}),
-    "RAdam": (torch.optim.RAdam, {"lr": 0.02}),
-    "RMSprop": (torch.optim.RMSprop, {"lr": 0.002, "alpha": 0.999}),
-    "RMSprop with momentum": (torch.optim.RMSprop, {"lr": 0.001, "alpha": 0.999, "momentum": 0.5}),
+    "Adam": (torch.optim.Adam, {"lr": 0.02}),
+    "AdamW": (torch.optim.AdamW, {"lr": 0.02, "weight_decay": 0.0}),
+    "amsgrad": (torch.optim.Adam, {"lr": 0.02, "amsgrad": True}),
+    "NAdam": (torch.optim.NAdam, {"lr": 0.02}),
+    "RAdam": (torch.optim.RAdam, {"lr": 0.03}),
+    "RMSprop": (torch.optim.RMSprop, {"lr": 0.004, "alpha": 0.999}),
+    "RMSprop with momentum": (torch.optim.RMSprop, {"lr": 0.003, "alpha": 0.999, "momentum": 0.5}),
     "Adagrad": (torch.optim.Adagrad, {"lr": 0.2}),
     "SGD": (torch.optim.SGD, {"lr": 0.2}),
     "momentum": (torch.optim.SGD, {"lr": 0.05, "momentum": 0.9}),
 }
 
 
-def train(optimizer_of: Any, steps: int = 4000, **attached: Any) -> torch.Tensor:
+def train(optimizer_of: Any, steps: int = 2500, **attached: Any) -> torch.Tensor:
     a, y = torch.from_numpy(A), torch.from_numpy(Y)
     w = torch.nn.Parameter(torch.full((A.shape[1],), 0.1, dtype=torch.float64))
     optimizer = optimizer_of([w])

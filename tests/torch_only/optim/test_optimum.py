@@ -1,5 +1,6 @@
-"""Where the steps with a penalty end: at the optimum that theory names, with its zeros. The optimum comes from coordinate
-descent in NumPy, and is checked by its own condition."""
+"""Where the steps with a penalty end: at the optimum that theory names, with its zeros.
+
+The optimum comes from coordinate descent in NumPy, and is checked by its own condition."""
 
 from __future__ import annotations
 
@@ -12,9 +13,9 @@ import torch
 import fused_penalty.torch as fp
 from fused_penalty.torch.optim import SGD, Adam, AdamW
 
-N, D = 400, 60
+N, D = 200, 30
 L1, L2 = 0.05, 0.01
-STEPS = 4000
+STEPS = 2500
 
 
 def problem() -> tuple[np.ndarray, np.ndarray]:
@@ -70,9 +71,9 @@ def problems() -> dict[str, tuple[Any, np.ndarray]]:
 CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "SGD": (SGD, {"lr": 0.5}),
     "momentum": (SGD, {"lr": 0.1, "momentum": 0.9}),
-    "Adam": (Adam, {"lr": 0.01}),
-    "AdamW": (AdamW, {"lr": 0.01, "weight_decay": 0.0}),
-    "amsgrad": (AdamW, {"lr": 0.01, "weight_decay": 0.0, "amsgrad": True}),
+    "Adam": (Adam, {"lr": 0.02}),
+    "AdamW": (AdamW, {"lr": 0.02, "weight_decay": 0.0}),
+    "amsgrad": (AdamW, {"lr": 0.02, "weight_decay": 0.0, "amsgrad": True}),
 }
 
 
