@@ -13,6 +13,8 @@ import torch
 import fused_penalty.torch as fp
 from fused_penalty.torch.optim import SGD, Adam, AdamW
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 N, D = 200, 30
 L1, L2 = 0.05, 0.01
 STEPS = 2500
