@@ -14,7 +14,7 @@ from ..jax.elastic_net import wide
 from ..jax.types import Anchor, Mask, PyTree, Scalar, Strength
 from .leaves import LeafPenalty, Penalty
 from .prox import prox_updates
-from .state import PenaltyState, Schedule, at, following
+from .state import PenaltyState, Schedule, following, rate_at
 from .trees import given, joined, map_updates
 
 
@@ -89,7 +89,8 @@ def proximal(
     (`fused_penalty.jax.prox`) would need all of params + updates at once, a buffer of the model's size.
 
     It suits optimizers with one step size for all elements, as SGD has. After Adam its fixed point is not the minimum
-    of loss + penalty, and few weights become zero: there use `proximal_adamw`.
+    of loss + penalty, and few weights become zero: there use `proximal_adamw`. Momentum μ adds up 1/(1 - μ) gradients,
+    so after `optax.sgd(lr, μ)` the step size is lr/(1 - μ); `proximal_sgd` knows that.
 
     Args:
       l1, l2, mask, anchor, weight_decay: As in `add_penalty_grads`. With an anchor it is x - anchor that becomes zero,
@@ -127,7 +128,7 @@ def proximal(
 
     def update(updates: PyTree, state: PenaltyState, params: PyTree | None = None) -> tuple[PyTree, PenaltyState]:
         leaves = penalty.of_leaves(updates, state, given(params))
-        return prox_updates(updates, leaves, params, at(learning_rate, state.count)), following(state)
+        return prox_updates(updates, leaves, params, rate_at(learning_rate, state.count)), following(state)
 
     return optax.GradientTransformation(penalty.init, update)
 

@@ -8,9 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from .._core.operations import Op
-from .._core.strengths import check_strength
 from ..jax.elastic_net import wide
-from ..jax.params import is_array
 from ..jax.strengths import scalar
 from ..jax.types import PyTree, Scalar
 from .leaves import LeafPenalty
@@ -18,15 +16,14 @@ from .trees import joined, map_updates
 
 
 def prox_updates(
-    updates: PyTree, penalties: PyTree, params: PyTree, rate: Scalar, scales: PyTree | None = None
+    updates: PyTree, penalties: PyTree, params: PyTree, step: Scalar, scales: PyTree | None = None
 ) -> PyTree:
-    """New params - params, where new params is the proximal step, of length rate·scale, of params + updates.
+    """New params - params, where new params is the proximal step, of length step·scale, of params + updates.
 
     The difference, since `apply_updates` then gives exact zeros. `scales` has a factor for each element, 1 without it;
     an element whose factor is 0 is left alone. All is computed in float32 or wider and rounded once; updates of leaves
     without a penalty pass unchanged.
     """
-    step = check_strength("learning_rate", rate, is_array)
 
     def each(update: jax.Array, penalty: LeafPenalty | None, param: Any, scale: jax.Array | None = None) -> jax.Array:
         if penalty is None or not penalty.terms:

@@ -11,7 +11,8 @@ import optax
 
 from .._core.errors import bad_anchor
 from .._core.rules import ByPath
-from ..jax.params import is_numeric
+from .._core.strengths import check_strength
+from ..jax.params import is_array, is_numeric
 from ..jax.types import Anchor, PyTree, Scalar
 
 Schedule: TypeAlias = Callable[[jax.Array], Scalar]
@@ -51,6 +52,11 @@ def first(params: PyTree, anchor: PyTree | None) -> PenaltyState:
 
 def following(state: PenaltyState) -> PenaltyState:
     return state._replace(count=optax.safe_increment(state.count))
+
+
+def rate_at(learning_rate: Scalar | Schedule, count: jax.Array) -> Scalar:
+    """The learning rate at this step, checked; an array is not read on the host."""
+    return check_strength("learning_rate", at(learning_rate, count), is_array)
 
 
 def at(value: Any, count: jax.Array) -> Any:

@@ -1,7 +1,7 @@
 """optax's optimizers with the penalty in their own step: `proximal_sgd`, `proximal_adamw`, `proximal_adagrad`.
 
 Each is optax's optimizer, its state and its arithmetic untouched, and the proximal step in the metric in which that
-optimizer moves: an element of step size η_i gets the threshold η_i·l1. So a weight rests at 0 exactly where the data
+optimizer moves: an element of step size η gets the threshold η·l1. So a weight rests at 0 exactly where the data
 loss pulls less than l1, |∂f| <= l1, which is the optimality condition of the penalised loss, and l1 means the same as
 in `penalty`. A euclidean proximal step after Adam has one threshold for all elements and ends somewhere else
 (docs/l1_and_adam.md).
@@ -21,7 +21,7 @@ from ..jax.elastic_net import wide
 from ..jax.types import Anchor, Mask, PyTree, Scalar, Strength
 from .leaves import Penalty
 from .prox import prox_updates
-from .state import Schedule, following
+from .state import Schedule, following, rate_at
 from .trees import given
 
 Metric: TypeAlias = Literal["adaptive", "euclidean"]
@@ -44,8 +44,11 @@ def proximal_sgd(
 ) -> optax.GradientTransformation:
     """`optax.sgd` with the penalty's proximal step at the end of each step: proximal gradient descent (ISTA).
 
-        b ← μ·b + g;    u = b, or g + μ·b with nesterov, or g without momentum
-        θ ← anchor + S(θ - lr·u - anchor, lr·l1) / (1 + 2·lr·l2)        S(y, t) = sign(y)·max(|y| - t, 0)
+        b ← μ·b + g;    u = b, or g + μ·b with nesterov;    η = lr/(1 - μ)        without momentum u = g and μ = 0
+        θ ← anchor + S(θ - lr·u - anchor, η·l1) / (1 + 2·η·l2)        S(y, t) = sign(y)·max(|y| - t, 0)
+
+    The step size is η, since b adds up 1/(1 - μ) gradients: lr·b = η·(mean of gradients). With lr in its place training
+    would minimise loss + (1 - μ)·penalty, with a tenth of the penalty where μ is 0.9.
 
     Args:
       learning_rate, momentum, nesterov, accumulator_dtype: As in `optax.sgd`. learning_rate is a float, a 0-d array
@@ -61,7 +64,8 @@ def proximal_sgd(
       TypeError: (from `update`) As in `proximal`.
       ValueError: (from `init` and `update`) As in `proximal`.
 
-    Source: Parikh & Boyd, "Proximal algorithms", 2014, sections 4.2 and 4.3.
+    Source: Parikh & Boyd, "Proximal algorithms", 2014, sections 4.2 and 6.5; with momentum Yun, Lozano & Yang, arXiv
+    2007.07484, whose momentum is the mean.
 
     Example:
       >>> import jax.numpy as jnp, optax
@@ -73,7 +77,8 @@ def proximal_sgd(
       [1.5, 0.0, -3.5]
     """
     base = optax.sgd(learning_rate, momentum, nesterov, accumulator_dtype)
-    return _ended(base, Penalty(l1, l2, mask, anchor), learning_rate, lambda state: None)
+    gradients = 1.0 if momentum is None else 1 / (1 - momentum)
+    return _ended(base, Penalty(l1, l2, mask, anchor), learning_rate, lambda state: None, gradients)
 
 
 def proximal_adamw(
@@ -226,9 +231,11 @@ def _ended(
     penalty: Penalty,
     learning_rate: Scalar | Schedule,
     scales: Callable[[Any], PyTree | None],
+    gradients: Scalar = 1.0,
 ) -> optax.GradientTransformation:
     """An optimizer of optax, a chain that ends in its learning rate, and then the proximal step. `scales` finds each
-    element's step size, as a share of the learning rate, in the optimizer's new state."""
+    element's step size, as a share of the learning rate, in the optimizer's new state. `gradients`: how many of them
+    one update adds up."""
 
     def init(params: PyTree) -> Any:
         return base.init(params), penalty.init(params)
@@ -237,8 +244,8 @@ def _ended(
         before, own = state
         leaves = penalty.of_leaves(updates, own, given(params))
         # by optax's own count: the rate with which it scales this very step, also where its state is a checkpoint's
-        rate = learning_rate(before[-1].count) if callable(learning_rate) else learning_rate
+        rate = rate_at(learning_rate, before[-1].count if callable(learning_rate) else own.count)
         updates, after = base.update(updates, before, params)
-        return prox_updates(updates, leaves, params, rate, scales(after)), (after, following(own))
+        return prox_updates(updates, leaves, params, rate * gradients, scales(after)), (after, following(own))
 
     return optax.GradientTransformation(init, update)
