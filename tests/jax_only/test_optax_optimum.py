@@ -1,6 +1,6 @@
-"""Where training ends: the optimizers with the penalty in their step reach the optimum of loss + penalty, zeros and all.
+"""Where training ends: optimizers with the penalty in their step reach the optimum of loss + penalty, zeros and all.
 
-The optimum comes from coordinate descent in NumPy (sparse_problems.py). What does not get there is the test of the test.
+The optimum comes from coordinate descent in NumPy (sparse_problems.py).
 """
 
 from __future__ import annotations
