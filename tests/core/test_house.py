@@ -21,7 +21,8 @@ MAY = {
     "jax": {"jax", "_core"},
     "torch": {"torch", "_core"},
     "checkpoint": {"checkpoint", "torch", "_core"},
-    "roof": {"roof", "checkpoint", "jax", "torch", "_core"},
+    "optax": {"optax", "jax", "_core"},
+    "roof": {"roof", "checkpoint", "optax", "jax", "torch", "_core"},
 }
 NATIVE = ("_cpu", "_cuda", "_kernels")  # compiled, or of another folder: at the bottom
 

@@ -104,6 +104,22 @@ def test_loss_landscape(run: Callable[..., Any]) -> None:
     assert np.linalg.norm(ends["L2"]) < np.linalg.norm(ends["no penalty"])
 
 
+def test_l1_and_adam(run: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
+    found = run("l1_and_adam", steps=1500)
+    ends = {name: (r.excess[-1], r.zeros[-1]) for name, r in found["runs"].items()}
+    assert found["zeros"] == 54
+    for name in ("SGD, prox", "proximal_adamw", "momentum, proximal_sgd"):
+        assert ends[name][0] < 1e-12
+        assert ends[name][1] == 54
+    for name in ("AdamW, euclidean prox", "AdamW, subgradient", "momentum, prox of length lr"):
+        assert ends[name][0] > 1e-3
+        assert ends[name][1] < 45
+    # the page has what the full example prints; the optimum does not depend on the number of steps
+    page = (ROOT / "docs" / "l1_and_adam.md").read_text()
+    assert capsys.readouterr().out.splitlines()[0] in page
+    assert all(f"\n    {name}  " in page for name in ends)
+
+
 def test_torch7_callback(run: Callable[..., Any]) -> None:
     found = run("torch7_callback", epochs=15, l1=1e-3)
     plain, shrunk = found["networks"]["no callback"], found["networks"]["regularize_"]

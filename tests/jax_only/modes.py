@@ -10,7 +10,7 @@ import numpy as np
 
 import fused_penalty as fp
 from fused_penalty.jax import penalty, penalty_and_grad, prox, stats, sums
-from fused_penalty.optax import add_penalty_grads, proximal
+from fused_penalty.optax import add_penalty_grads, proximal, proximal_adagrad, proximal_adamw, proximal_sgd
 from tests.support import oracle
 from tests.support.frontends import DTYPES
 
@@ -42,12 +42,24 @@ def _value(x: Tree, a: Tree | None) -> float:
     return oracle.penalty(list(x.values()), [L1] * 2, [L2] * 2, None if a is None else list(a.values()))
 
 
-def _update(transformation: Callable[..., Any]) -> Callable[..., Any]:
+def _update(transformation: Callable[..., Any], gradient: int = 0) -> Callable[..., Any]:
+    """The first update, for a gradient of that value everywhere."""
+
     def call(p: Any, a: Any, backend: Any) -> Any:
         optimizer = transformation(a)
-        return optimizer.update(jax.tree.map(lambda x: 0 * x, p), optimizer.init(p), p)[0]
+        return optimizer.update(jax.tree.map(lambda x: 0 * x + gradient, p), optimizer.init(p), p)[0]
 
     return call
+
+
+def _first_update(rate: float) -> Callable[[Tree, Tree], Tree]:
+    """Of an optimizer that moves by STEP at first and whose proximal step has this length."""
+
+    def exact(x: Tree, a: Tree) -> Tree:
+        moved = {k: v.astype(np.float64) - STEP for k, v in x.items()}
+        return {k: y - x[k].astype(np.float64) for k, y in _steps(moved, a, rate).items()}
+
+    return exact
 
 
 VERBS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
@@ -76,6 +88,18 @@ VERBS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "optax.proximal": (
         _update(lambda a: proximal(L1, L2, learning_rate=STEP, anchor=a)),
         lambda x, a: {k: y - x[k].astype(np.float64) for k, y in _steps(x, a, STEP).items()},
+    ),
+    "optax.proximal_sgd": (
+        _update(lambda a: proximal_sgd(STEP, l1=L1, l2=L2, anchor=a), gradient=1),
+        _first_update(STEP),
+    ),
+    "optax.proximal_adamw": (  # v̂ = 4, m̂/√v̂ = 1, exactly: 1 - 0.5 is
+        _update(lambda a: proximal_adamw(STEP, 0.5, 0.5, weight_decay=0.0, l1=L1, l2=L2, anchor=a), gradient=2),
+        _first_update(STEP / 2),
+    ),
+    "optax.proximal_adagrad": (  # s = 4
+        _update(lambda a: proximal_adagrad(STEP, 0.0, l1=L1, l2=L2, anchor=a), gradient=2),
+        _first_update(STEP / 2),
     ),
     "L1L2": (lambda p, a, backend: fp.L1L2(L1, L2)(p), lambda x, a: _value(x, None)),
 }

@@ -59,8 +59,10 @@ def select(
     anchor: Anchor | None,
     *,
     among: Sequence[bool] | None = None,
+    names: tuple[str, str] = ("l1", "l2"),
 ) -> Selection:
-    """Flatten, mask and check; nothing is computed yet. `among`: the leaves that may be selected at all."""
+    """Flatten, mask and check; nothing is computed yet. `among`: the leaves that may be selected at all. `names`: what
+    the user calls the strengths."""
     flat = Flat(params)
     if mask is None:
         refuse_collections(params)
@@ -85,7 +87,7 @@ def select(
     leaves = tuple(_as_array(flat.leaves[i], flat, i) for i in index)
     strengths = (
         resolve_strengths(name, value, lambda: flat.paths, flat.leaves, selected, is_array, broadcast)
-        for name, value in (("l1", l1), ("l2", l2))
+        for name, value in zip(names, (l1, l2), strict=True)
     )
     anchors = () if anchor is None else _anchors(Flat(anchor, "anchor"), flat, index, leaves)
     return Selection(flat, index, leaves, anchors, group(len(leaves), *strengths))
