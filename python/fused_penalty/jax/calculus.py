@@ -160,24 +160,24 @@ def _gradients_rule(spec: Spec, primals: Any, tangents: Any) -> Any:
     return value_and_gradients(spec, *primals), out_tangents
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def proximal_leaves(
-    spec: Spec, in_place: bool, step: jax.Array, l1: Arrays, l2: Arrays, leaves: Arrays, anchors: Arrays
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
+def written_leaves(
+    op: Op, spec: Spec, in_place: bool, step: jax.Array, l1: Arrays, l2: Arrays, leaves: Arrays, anchors: Arrays
 ) -> tuple[jax.Array, ...]:
-    """The proximal step of every leaf, from one launch."""
+    """What an operation that writes the leaves makes of each, from one launch."""
     dtype = launch.result_dtype(leaves)
-    rows = _coefficients(Op.PROX, l1, l2, step, dtype)
-    return launch.proximal(spec.backend, spec.of_leaf, rows, leaves, anchors, in_place=in_place)
+    rows = _coefficients(op, l1, l2, step, dtype)
+    return launch.new_leaves(op, spec.backend, spec.of_leaf, spec.terms, rows, leaves, anchors, in_place=in_place)
 
 
-@proximal_leaves.defjvp
-def _proximal_rule(spec: Spec, in_place: bool, primals: Any, tangents: Any) -> Any:
+@written_leaves.defjvp
+def _written_rule(op: Op, spec: Spec, in_place: bool, primals: Any, tangents: Any) -> Any:
     def formula(step: jax.Array, l1: Arrays, l2: Arrays, leaves: Arrays, anchors: Arrays) -> tuple[jax.Array, ...]:
-        found = unfused(Op.PROX, spec.of_leaf, spec.terms, step, l1, l2, leaves, anchors)
+        found = unfused(op, spec.of_leaf, spec.terms, step, l1, l2, leaves, anchors)
         return tuple(y.astype(x.dtype) for y, x in zip(found, leaves, strict=True))
 
     _, out_tangents = jax.jvp(formula, primals, tangents)
-    return proximal_leaves(spec, False, *primals), out_tangents
+    return written_leaves(op, spec, False, *primals), out_tangents
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -197,4 +197,4 @@ def sums(spec: Spec, leaves: Arrays, anchors: Arrays) -> jax.Array:
 
 
 penalty_and_grad = jax.jit(value_and_gradients, static_argnums=0)
-proximal = jax.jit(proximal_leaves, static_argnums=(0, 1))
+new_leaves = jax.jit(written_leaves, static_argnums=(0, 1, 2))

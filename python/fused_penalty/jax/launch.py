@@ -15,12 +15,11 @@ import numpy as np
 from jax.custom_batching import custom_vmap
 
 from .._core.operations import Op
-from .._core.plan import BOTH
 from . import mesh
 from .slots import Stats, Sums, Writes, result_dtype
 
 Arrays = Sequence[jax.Array]
-__all__ = ["gradients", "proximal", "result_dtype", "stats", "sums"]
+__all__ = ["gradients", "new_leaves", "result_dtype", "stats", "sums"]
 
 
 def sums(
@@ -49,9 +48,11 @@ def gradients(
     return functools.reduce(jnp.add, totals), *found
 
 
-def proximal(
+def new_leaves(
+    op: Op,
     backend: str | None,
     of_leaf: tuple[int, ...],
+    terms: tuple[int, ...],
     coefficients: jax.Array,
     leaves: Arrays,
     anchors: Arrays,
@@ -59,8 +60,7 @@ def proximal(
     in_place: bool,
 ) -> tuple[jax.Array, ...]:
     """The new leaves; coefficients (groups, 2)."""
-    terms = (BOTH,) * len(coefficients)
-    _, found = _writes(backend, Op.PROX, of_leaf, terms, coefficients, leaves, anchors, in_place=in_place)
+    _, found = _writes(backend, op, of_leaf, terms, coefficients, leaves, anchors, in_place=in_place)
     return found
 
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._core import backends
+from .._core.operations import Op
 from .._core.strengths import check_strength
 from . import calculus as core
 from .params import Selection, is_array, is_numeric, select
@@ -174,7 +175,7 @@ def prox(
         length = scalar(step, core.launch.result_dtype(s.leaves))
         in_place = any(isinstance(x, jax.core.Tracer) for x in s.leaves)
         with explained(s):
-            new = core.proximal(spec, in_place, length, *strengths, s.leaves, s.anchors)
+            new = core.new_leaves(Op.PROX, spec, in_place, length, *strengths, s.leaves, s.anchors)
     return s.tree(new, s.flat.leaves)
 
 
