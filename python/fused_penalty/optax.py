@@ -241,12 +241,13 @@ def _next(state: PenaltyState) -> PenaltyState:
 
 
 def clip_by_global_norm(max_norm: Scalar) -> optax.GradientTransformation:
-    """Scale the updates so that their global norm is at most max_norm: `optax.clip_by_global_norm`, its norm in one launch.
+    """Scale the updates so that their global norm is at most max_norm: `optax.clip_by_global_norm`, in one launch.
 
         g ← g where norm < max_norm, else g / norm · max_norm,    norm = √Σg² over all leaves
 
-    The scaling is elementwise jnp that XLA fuses into what uses the updates. Values are optax's, to rounding; updates of
-    16 bits are scaled in float32 and rounded once. As there, a norm that is NaN makes all updates NaN.
+    The launch is for the norm; the scaling is elementwise jnp that XLA fuses into what uses the updates. Values are
+    optax's, to rounding; updates of 16 bits are scaled in float32 and rounded once. As there, a norm that is NaN makes
+    all updates NaN.
 
     Args:
       max_norm: A float >= 0, or a 0-d array, possibly traced.

@@ -78,8 +78,8 @@ def clip_grad_norm_(
 
         g ← c·g for every gradient g,    c = min(max_norm / (norm + 1e-6), 1)
 
-    c stays on the device: without `error_if_nonfinite` the host waits for nothing. Every gradient is multiplied, also by
-    c = 1, as IEEE arithmetic has it, so a norm that is NaN makes all of them NaN, and one that is inf makes them 0, but
+    c stays on the device: without `error_if_nonfinite` the host waits for nothing. Every gradient is multiplied, also
+    by c = 1, as IEEE arithmetic has it: a norm that is NaN makes all of them NaN, and one that is inf makes them 0, but
     for inf itself, which becomes NaN. Results are torch's, to rounding, with these differences:
 
     - The norm of gradients of 16 bits, and c, are float32, where torch rounds both to 16 bits.
@@ -225,7 +225,6 @@ def _check_gradients(grads: Sequence[Any], names: Sequence[str]) -> None:
     for g, name in zip(grads, names, strict=True):
         if g.layout is not torch.strided or g.dtype not in WRITABLE or g.is_meta:
             raise bad(
-                TypeError, "parameters", f"a tensor of {g.layout} and {g.dtype} on {g.device} has no dense float memory "
-                "to scale",
-                "Make it dense (Embedding(sparse=False)), or leave its parameter out of the list", path=name,
+                TypeError, "parameters", f"a tensor of {g.layout} and {g.dtype} on {g.device} cannot be scaled",
+                "Give it dense memory and a float dtype (Embedding(sparse=False)), or leave its parameter out", path=name,
             )  # fmt: skip
