@@ -126,6 +126,8 @@ def test_right_operands_are_taken() -> None:
     assert grads[0].tolist() == [[0.5]]
     ops.update_([xs[0]], [xs[1]], [], [0], s, [3, 3], 3, "")
     assert [x.tolist() for x in xs] == [[0.0, -2.0], [[3.0]]]
+    ops.scale_(xs, torch.tensor([[0.0, 2.0], [0.0, -1.0]], dtype=F64), "")
+    assert [x.tolist() for x in xs] == [[0.0, -4.0], [[-3.0]]]
 
 
 def test_ops_are_sound() -> None:
@@ -135,4 +137,5 @@ def test_ops_are_sound() -> None:
     torch.library.opcheck(ops.stats.op, (xs, [], ""))
     torch.library.opcheck(ops.gradients.op, (xs, xs, s, [3, 3], [1], ""))
     torch.library.opcheck(ops.add_gradients_.op, (xs, [], [torch.zeros(2)], [0], s, [3, 3], ""))
+    torch.library.opcheck(ops.scale_.op, (xs, s, ""))
     torch.library.opcheck(ops.update_.op, ([xs[1]], [xs[0]], [], [1], s, [3, 3], 4, ""))

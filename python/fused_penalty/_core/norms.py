@@ -8,14 +8,27 @@ from typing import Any
 from .errors import bad, describe
 from .strengths import Admit, IsScalar, as_float, check_strength
 
-ORDERS = (1.0, 2.0, math.inf)
+def order_of(number: float) -> float | None:
+    """The order that a number is, None if there is no kernel for it. A constant, also where torch.compile has made a
+    symbol of the number."""
+    if number == 1:
+        return 1.0
+    if number == 2:
+        return 2.0
+    return math.inf if number == math.inf else None
+
+
+def strengths_of(order: float) -> tuple[float, float]:
+    """(l1, l2) with which a penalty is what the norm of this order needs."""
+    return (1.0, 0.0) if order == 1 else (0.0, 1.0)
 
 
 def check_order(argument: str, value: Any) -> float:
-    """The order of a norm as a float: 1, 2 or inf."""
-    order = as_float(value)
-    if order not in ORDERS:
-        kind = TypeError if order is None else ValueError
+    """The order of a norm: 1, 2 or inf."""
+    number = as_float(value)
+    order = None if number is None else order_of(number)
+    if order is None:
+        kind = TypeError if number is None else ValueError
         raise bad(kind, argument, f"{describe(value)} is not an order that has a kernel", "Use 1, 2 or float('inf')")
     return order
 

@@ -7,7 +7,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from .._core.norms import check_order
+from .._core.norms import check_order, strengths_of
 from .summaries import stats
 from .types import Params
 from .verbs import penalty
@@ -49,7 +49,7 @@ def global_norm(params: Params, ord: float = 2, *, backend: str | None = None) -
     order = check_order("ord", ord)
     if order == math.inf:
         return _largest(stats(params, backend=backend).max)
-    total = penalty(params, float(order == 1), float(order == 2), backend=backend)
+    total = penalty(params, *strengths_of(order), backend=backend)
     return total if order == 1 else _root(total)
 
 

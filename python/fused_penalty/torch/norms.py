@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .._core.errors import bad, describe
-from .._core.norms import ORDERS, check_max_norm, check_order
+from .._core.norms import check_max_norm, check_order, order_of, strengths_of
 from .leaves import Leaves
 from .modes import is_plain
 from .params import WRITABLE, Selection, select, select_all, zeros
@@ -57,7 +57,7 @@ def global_norm(params: Params, ord: float = 2, *, backend: str | None = None) -
       [7.0, 5.0, 4.0]
     """
     order = check_order("ord", ord)
-    s = select(_present(params), float(order == 1), float(order == 2), None, None)
+    s = select(_present(params), *strengths_of(order), None, None)
     backend = requested(backend)
     if not s.leaves:
         return zeros()
@@ -117,22 +117,23 @@ def clip_grad_norm_(
       (5.0, [1.5, -2.0])
     """
     limit = check_max_norm(max_norm, is_tensor, admit=admit)
-    order = _number(norm_type)
+    number = _number(norm_type)
+    order = order_of(number)
     backend = requested(backend)
     listed = _listed(parameters)
-    if order not in ORDERS:
+    if order is None:
         if backend is not None:
             raise bad(
-                ValueError, "norm_type", f"the backend {backend!r} has no norm of order {order}",
+                ValueError, "norm_type", f"the backend {backend!r} has no norm of order {number}",
                 "Use 1, 2 or inf, or leave backend= out: torch's own function is called then",
             )  # fmt: skip
-        return torch.nn.utils.clip_grad_norm_(listed, float(limit), order, error_if_nonfinite, foreach)
+        return torch.nn.utils.clip_grad_norm_(listed, float(limit), number, error_if_nonfinite, foreach)
     grads = _gradients(listed)
     if not grads:
         return zeros()
     with torch.no_grad():
         flat = Leaves(lambda: _names(listed, grads), grads, None)
-        s = select_all("parameters", flat, float(order == 1), float(order == 2), _check_gradients)
+        s = select_all("parameters", flat, *strengths_of(order), _check_gradients)
         norm = _norm(s, order, backend)
         if error_if_nonfinite and not norm.isfinite():
             raise RuntimeError(

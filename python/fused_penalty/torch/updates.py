@@ -41,6 +41,10 @@ def scale(s: Selection, factor: Tensor, backend: str | None) -> None:
     """
     if not is_plain():
         check_not_followed(s, list(s.leaves))
+    if torch.jit.is_tracing():  # which drops an op whose result nobody uses, even where it writes
+        for x in s.leaves:
+            x.mul_(factor.to(x.device))
+        return
     for part in parts(s):
         c = factor.to(part.xs[0].device)
         pair = torch.stack([torch.zeros_like(c), c])
