@@ -66,7 +66,9 @@ def test_eight_bits(frontend: Frontend, name: str) -> None:
 
 
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("values", [[1, math.inf, -2], [1, -math.inf], [math.nan, 1], [math.inf, math.nan], [0.0, -0.0]])
+@pytest.mark.parametrize(
+    "values", [[1, math.inf, -2], [1, -math.inf], [math.nan, 1], [math.inf, math.nan], [0.0, -0.0]]
+)
 def test_what_is_not_finite_is_not_lost(frontend: Frontend, dtype: str, values: list[float], order: float) -> None:
     leaves = [np.ones(3, DTYPES[dtype]), np.array(values).astype(DTYPES[dtype]), np.ones(40, DTYPES[dtype])]
     np.testing.assert_allclose(run(frontend, leaves, order), truth(leaves, order), rtol=1e-6)

@@ -8,6 +8,7 @@ from typing import Any
 from .errors import bad, describe
 from .strengths import Admit, IsScalar, as_float, check_strength
 
+
 def order_of(number: float) -> float | None:
     """The order that a number is, None if there is no kernel for it. A constant, also where torch.compile has made a
     symbol of the number."""

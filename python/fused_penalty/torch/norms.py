@@ -227,5 +227,5 @@ def _check_gradients(grads: Sequence[Any], names: Sequence[str]) -> None:
         if g.layout is not torch.strided or g.dtype not in WRITABLE or g.is_meta:
             raise bad(
                 TypeError, "parameters", f"a tensor of {g.layout} and {g.dtype} on {g.device} cannot be scaled",
-                "Give it dense memory and a float dtype (Embedding(sparse=False)), or leave its parameter out", path=name,
+                "Make it dense (Embedding(sparse=False)) and floating, or leave its parameter out", path=name,
             )  # fmt: skip
