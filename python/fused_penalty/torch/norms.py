@@ -141,7 +141,7 @@ def clip_grad_norm_(
                 "clipped. To disable this error and scale the gradients by the non-finite norm anyway, set "
                 "`error_if_nonfinite=False`"
             )
-        check_writable(s, list(s.params))
+        check_writable(s, s.params)
         if isinstance(limit, Tensor):
             limit = limit.to(norm.device, norm.dtype)
         factor = torch.clamp(limit / (norm + 1e-6), max=1.0)
@@ -201,16 +201,18 @@ def _listed(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
 def _gradients(parameters: list[Tensor]) -> list[Tensor]:
     """The gradients, each once."""
     try:
-        grads = [g for g in [p.grad for p in parameters] if g is not None]
+        found = [p.grad for p in parameters]
     except AttributeError:
         i, p = next((i, p) for i, p in enumerate(parameters) if not isinstance(p, Tensor))
         raise bad(
             TypeError, "parameters", f"{describe(p)} is not a torch tensor",
             "Give tensors only, such as model.parameters()", path=str(i),
         ) from None  # fmt: skip
-    if is_plain() and len(set(map(id, grads))) == len(grads):  # the usual case, told quickly
-        return grads
-    return list(dict.fromkeys(grads))
+    if is_plain():  # the usual case, told quickly: all there, all different
+        different = set(map(id, found))
+        if len(different) == len(found) and id(None) not in different:
+            return found
+    return [g for g in dict.fromkeys(found) if g is not None]
 
 
 def _names(parameters: list[Tensor], grads: list[Tensor]) -> list[str]:

@@ -162,8 +162,6 @@ def _check_scale(xs: list[Tensor], coefficients: Tensor, backend: str) -> None:
 def scale_(xs: list[Tensor], coefficients: Tensor, backend: str) -> Tensor:
     """The gradient a·sign(x) + b·x written over x: with a = 0 it is b·x to the bit, NaN, inf and -0.0 included. A
     proximal step with a = 0 would make +0.0 of each zero."""
-    if any(map(Tensor.is_neg, xs)):  # what the memory holds is scaled as well as its opposite
-        xs = [torch._neg_view(x) if x.is_neg() else x for x in xs]
     return launch(Op.GRADIENT, xs, [], xs, coefficients, (BOTH,) * len(xs), backend)
 
 

@@ -28,7 +28,7 @@ def check_writable(s: Selection, outs: Sequence[Tensor | None], *, gradients: bo
     s.check_dtypes(o is not None for o in outs)
     written = [o for o in placed if o is not None]
     plain = is_plain()
-    if plain and _is_ordinary(s, written, outs, gradients):
+    if plain and _is_ordinary(s, written, placed if placed is s.leaves else outs, gradients):
         _bump_versions(s, written, outs)
         return
     what = "its gradient, " if gradients else ""
@@ -55,13 +55,14 @@ def _is_ordinary(s: Selection, written: list[Tensor], outs: Sequence[Tensor | No
         return False
     try:
         list(map(_version, written))  # inference tensors have none and raise
-        out = Tensors(list(outs), s.read)
+        out = s.read if outs is s.leaves else Tensors(list(outs), s.read)
         if out.irregular or out.layout != s.read.layout or len(out.devices) > 1:
             return False
         if gradients:
             reads = Tensors(s.leaves + s.anchors) if s.anchors else s.read
         else:
-            reads = Tensors([x for x, o in zip(s.leaves, outs, strict=True) if o is None] + s.anchors)
+            rest = [] if outs is s.leaves else [x for x, o in zip(s.leaves, outs, strict=True) if o is None]
+            reads = Tensors(rest + s.anchors)
         return (not out.devices or out.devices == s.read.devices) and not out.shared(reads)
     except (TypeError, RuntimeError, BufferError):
         return False
