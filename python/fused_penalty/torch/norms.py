@@ -201,7 +201,7 @@ def _listed(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
 def _gradients(parameters: list[Tensor]) -> list[Tensor]:
     """The gradients, each once."""
     try:
-        found = [p.grad for p in parameters]
+        found: list[Any] = [p.grad for p in parameters]
     except AttributeError:
         i, p = next((i, p) for i, p in enumerate(parameters) if not isinstance(p, Tensor))
         raise bad(
