@@ -126,4 +126,6 @@ INPLACE = (
     Contender("inplace", "torch", "ours prox_", one, contend_torch.ours_prox, INPLACE_MODELS),
     Contender("inplace", "torch", "foreach prox, no value", four, contend_torch.foreach_prox, INPLACE_MODELS),
     Contender("inplace", "torch", "ours regularize_", one, contend_torch.ours_regularize, INPLACE_MODELS),
+    Contender("inplace", "torch", "ours clip_grad_norm_", two, contend_torch.ours_clip, INPLACE_MODELS),
+    Contender("inplace", "torch", "torch clip_grad_norm_", two, contend_torch.torch_clip, INPLACE_MODELS),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from benchmarks.models.cases import L1, L2, RATE, Tree
+from benchmarks.models.cases import L1, L2, MAX_NORM, RATE, Tree
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -198,6 +198,21 @@ def ours_prox(tree: Tree) -> Callable[[], object]:
 
     xs = [x.clone() for x in tree.torch]
     return lambda: prox_(xs, l1=L1, l2=L2, step=RATE)
+
+
+def torch_clip(tree: Tree) -> Callable[[], object]:
+    """torch's own, by its default with multi-tensor operations."""
+    import torch
+
+    xs, _ = _with_grads(tree)
+    return lambda: torch.nn.utils.clip_grad_norm_(xs, MAX_NORM)
+
+
+def ours_clip(tree: Tree) -> Callable[[], object]:
+    from fused_penalty.torch import clip_grad_norm_
+
+    xs, _ = _with_grads(tree)
+    return lambda: clip_grad_norm_(xs, MAX_NORM)
 
 
 def ours_regularize(tree: Tree) -> Callable[[], object]:

@@ -22,6 +22,7 @@ MODELS = ("gpt2", "resnet50", "many", "minilm", "vit-b16", "huge")
 DTYPES = ("float32", "bfloat16")
 L1, L2 = 1e-5, 1e-4  # the strengths of every case
 RATE = 1e-3  # and the learning rate of every step
+MAX_NORM = 1.0  # to which gradients are clipped
 SHAPES = trees.MODELS | {"few": {f"leaf{i}": (256,) for i in range(300)}}  # `few`: what one eager call costs
 
 

@@ -106,6 +106,10 @@ def claims(results: dict[Key, Result]) -> list[Claim]:
               ratio("inplace", "torch", "pass limit", "ours prox_", "gpt2"), "", least=0.8),
         Claim("torch regularize_, gpt2: share of one in-place pass",
               ratio("inplace", "torch", "pass limit", "ours regularize_", "gpt2"), "", least=0.8),
+        Claim("torch clip_grad_norm_, gpt2: faster than torch.nn.utils' (foreach)",
+              ratio("inplace", "torch", "torch clip_grad_norm_", "ours clip_grad_norm_", "gpt2"), least=2),
+        Claim("torch clip_grad_norm_, 2,000 leaves: faster than torch.nn.utils' (foreach)",
+              ratio("inplace", "torch", "torch clip_grad_norm_", "ours clip_grad_norm_", "many"), least=5),
         Claim("torch forward, gpt2: bfloat16 over our float32, elements/s", narrower("torch", "ours"), least=1.5),
         Claim("JAX forward, gpt2: bfloat16 over our float32, elements/s", narrower("jax", "ours jit"), least=1.5),
         *(Claim(f"relative error on every tree, {dtype}", _worst(results, dtype), "", most=1e-6, timed=False)

@@ -7,10 +7,18 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 
 import fused_penalty as fp
-from fused_penalty.jax import penalty, penalty_and_grad, prox, stats, sums
-from fused_penalty.optax import add_penalty_grads, proximal, proximal_adagrad, proximal_adamw, proximal_sgd
+from fused_penalty.jax import global_norm, penalty, penalty_and_grad, prox, stats, sums
+from fused_penalty.optax import (
+    add_penalty_grads,
+    clip_by_global_norm,
+    proximal,
+    proximal_adagrad,
+    proximal_adamw,
+    proximal_sgd,
+)
 from tests.support import oracle
 from tests.support.frontends import DTYPES
 
@@ -40,6 +48,10 @@ def _steps(x: Tree, a: Tree, step: float) -> Tree:
 
 def _value(x: Tree, a: Tree | None) -> float:
     return oracle.penalty(list(x.values()), [L1] * 2, [L2] * 2, None if a is None else list(a.values()))
+
+
+def _norm(x: Tree) -> float:
+    return float(np.sqrt(sum(oracle.sums(v)[1] for v in x.values())))
 
 
 def _update(transformation: Callable[..., Any], gradient: int = 0) -> Callable[..., Any]:
@@ -83,6 +95,14 @@ VERBS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "prox": (
         lambda p, a, backend: prox(p, L1, L2, step=STEP, anchor=a, backend=backend),
         lambda x, a: _steps(x, a, STEP),
+    ),
+    "global_norm": (
+        lambda p, a, backend: (global_norm(p, backend=backend), global_norm(p, np.inf, backend=backend)),
+        lambda x, a: (_norm(x), max(oracle.stats(v)[2] for v in x.values())),
+    ),
+    "optax.clip_by_global_norm": (
+        lambda p, a, backend: clip_by_global_norm(1.0).update(p, optax.EmptyState())[0],
+        lambda x, a: {k: v.astype(np.float64) / _norm(x) for k, v in x.items()},
     ),
     "optax.add_penalty_grads": (_update(lambda a: add_penalty_grads(L1, L2, anchor=a)), _gradients),
     "optax.proximal": (

@@ -12,9 +12,9 @@ import fused_penalty as fp
 
 READ = ("penalty", "penalty_and_grad", "sums", "stats")
 VERBS = {"torch": (*READ, "add_grad_", "prox_", "regularize_"), "jax": (*READ, "prox")}
-NO_STRENGTHS = ("sums", "stats")
+NO_STRENGTHS = ("sums", "stats", "global_norm")
 STEPS = ("prox", "prox_")
-IN_PLACE = ("add_grad_", "prox_", "regularize_")
+IN_PLACE = ("add_grad_", "prox_", "regularize_", "clip_grad_norm_")
 Lib = Any  # a frontends.Frontend
 Wrong = Callable[[Lib], Any]
 
@@ -103,6 +103,19 @@ STRENGTHS: dict[str, Wrong] = {
     "by_leaf: none": always(fp.by_leaf(lambda path, leaf: None)),
 }
 STEP: dict[str, Wrong] = {k: v for k, v in STRENGTHS.items() if k in list(STRENGTHS)[: list(STRENGTHS).index("set")]}
+ORDERS: dict[str, Wrong] = {
+    "three": always(3),
+    "zero": always(0),
+    "negative": always(-float("inf")),
+    "nan": always(float("nan")),
+    "bool": always(True),
+    "text": always("fro"),
+    "none": always(None),
+    "complex": always(1j),
+    "array": array(2.0),
+}
+LIMITS: dict[str, Wrong] = {k: STRENGTHS[k] for k in list(STRENGTHS)[: list(STRENGTHS).index("set")] if "inf" not in k}
+LIMITS.pop("huge int")  # is taken for inf, which never clips
 MASKS: dict[str, Wrong] = {
     "a number": always({"w": 1, "b": True}),
     "a text": always("w"),
@@ -220,6 +233,27 @@ def torch_gradients() -> dict[str, Wrong]:
     }
 
 
+def torch_norms() -> dict[str, Wrong]:
+    return {k: wrong for k, wrong in torch_params().items() if k != "a parameter group"}
+
+
+def torch_clipped() -> dict[str, Wrong]:
+    """For `clip_grad_norm_`."""
+    import torch
+
+    gradients = {k.removeprefix("its gradient "): wrong for k, wrong in torch_gradients().items()}
+    return gradients | {
+        "no tensors": always([1.0]),
+        "a text": always("text"),
+        "a number": always(3.0),
+        "none": always(None),
+        "a mapping": always({"w": torch.ones(3)}),
+        "a module": always(torch.nn.Linear(2, 2)),
+        "pairs": always(list(torch.nn.Linear(2, 2).named_parameters())),
+        "of the other framework": lambda lib: [other(lib)],
+    }
+
+
 def cases(framework: str) -> Iterator[Case]:
     def each(verb: str, argument: str, table: dict[str, Wrong]) -> Iterator[Case]:
         for what, wrong in table.items():
@@ -237,7 +271,14 @@ def cases(framework: str) -> Iterator[Case]:
             yield from each(verb, "l2", strengths)
         if verb in STEPS:
             yield from each(verb, "step", STEP | (torch_strengths() if torch else {}))
+    yield from each("global_norm", "params", PARAMS | (TWICE | torch_norms() if torch else {}))
+    yield from each("global_norm", "backend", BACKENDS)
+    yield from each("global_norm", "ord", ORDERS)
     if torch:
+        yield from each("clip_grad_norm_", "parameters", torch_clipped())
+        yield from each("clip_grad_norm_", "max_norm", LIMITS | torch_strengths())
+        yield from each("clip_grad_norm_", "norm_type", {k: ORDERS[k] for k in ("text", "none", "complex")})
+        yield from each("clip_grad_norm_", "backend", BACKENDS)
         for verb in ("prox_", "regularize_"):
             yield from each(verb, "params", torch_written())
         yield from each("add_grad_", "params", torch_gradients())

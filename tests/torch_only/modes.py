@@ -12,10 +12,22 @@ import torch
 from torch import Tensor
 
 import fused_penalty as fp
-from fused_penalty.torch import add_grad_, attach, penalty, penalty_and_grad, prox_, regularize_, stats, sums
+from fused_penalty.torch import (
+    add_grad_,
+    attach,
+    clip_grad_norm_,
+    global_norm,
+    penalty,
+    penalty_and_grad,
+    prox_,
+    regularize_,
+    stats,
+    sums,
+)
 from tests.support import oracle
 
 L1, L2, STEP = 0.25, 0.125, 0.5  # exact in every dtype
+MAX_NORM = 0.75
 Leaves = Sequence[Tensor]
 Arrays = Sequence[np.ndarray]
 
@@ -79,6 +91,22 @@ def _add_grad(*xs: Tensor) -> list[Tensor]:
     return [add_grad_(xs, L1, L2), *(x.grad for x in xs if x.grad is not None)]
 
 
+def _clip(*xs: Tensor) -> list[Tensor]:
+    """Gradients that are the leaves themselves."""
+    for x in xs:
+        x.grad = x.detach().clone()
+    return [clip_grad_norm_(xs, MAX_NORM), *(x.grad for x in xs if x.grad is not None)]
+
+
+def _norm(xs: Arrays) -> float:
+    return float(np.sqrt(sum(oracle.sums(x)[1] for x in xs)))
+
+
+def _clipped(*xs: np.ndarray) -> list[Any]:
+    factor = min(MAX_NORM / _norm(xs), 1.0)
+    return [_norm(xs), *(factor * x.astype(np.float64) for x in xs)]
+
+
 def _steps(mode: str) -> Callable[[Leaves], Callable[[], list[Tensor]]]:
     """An optimizer's step with gradients that are the leaves themselves."""
 
@@ -139,6 +167,8 @@ def _slope(x: np.ndarray) -> np.ndarray:
     return oracle.gradient(x, L1, L2)
 
 
+NORM = _norm([array(x) for x in leaves()])  # of those that derivatives are taken at
+
 VERBS: dict[str, Verb] = {
     "penalty": Verb(
         lambda *xs: [penalty(xs, L1, L2)], lambda *xs: [_value(xs)], derivative=_slope
@@ -175,6 +205,12 @@ VERBS: dict[str, Verb] = {
         lambda *xs: list(sums(xs)[:2]), lambda *xs: _transposed([oracle.sums(x) for x in xs]),
         derivative=lambda x: np.sign(x.astype(np.float64)),
     ),
+    "global_norm": Verb(
+        lambda *xs: [global_norm(xs), global_norm(xs, 1), global_norm([*xs, None], float("inf"))],
+        lambda *xs: [_norm(xs), sum(oracle.sums(x)[0] for x in xs), max(oracle.stats(x)[2] for x in xs)],
+        derivative=lambda x: x.astype(np.float64) / NORM,
+    ),
+    "clip_grad_norm_": Verb(_clip, _clipped),
     "stats": Verb(_stats, lambda *xs: _transposed([oracle.stats(x) for x in xs])),
     "add_grad_": Verb(
         _add_grad, lambda *xs: [_value(xs), *(x.astype(np.float64) + _slope(x) for x in xs)]

@@ -13,7 +13,18 @@ torch = pytest.importorskip("torch")
 
 import fused_penalty as fp
 import fused_penalty.torch
-from fused_penalty.torch import add_grad_, attach, penalty, penalty_and_grad, prox_, regularize_, stats, sums
+from fused_penalty.torch import (
+    add_grad_,
+    attach,
+    clip_grad_norm_,
+    global_norm,
+    penalty,
+    penalty_and_grad,
+    prox_,
+    regularize_,
+    stats,
+    sums,
+)
 from tests.support import frontends
 
 VERBS: dict[str, Callable[..., Any]] = {
@@ -21,6 +32,8 @@ VERBS: dict[str, Callable[..., Any]] = {
     "penalty_and_grad": penalty_and_grad,
     "sums": lambda xs, l1, l2, **kw: sums(xs, **kw),
     "stats": lambda xs, l1, l2, **kw: stats(xs, **kw),
+    "global_norm": lambda xs, l1, l2, **kw: global_norm(xs, backend=kw.get("backend")),
+    "clip_grad_norm_": lambda xs, l1, l2, **kw: clip_grad_norm_(xs, 0.1, backend=kw.get("backend")),
     "add_grad_": add_grad_,
     "prox_": prox_,
     "regularize_": regularize_,

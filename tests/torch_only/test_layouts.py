@@ -16,12 +16,22 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch import Tensor, nn
 
-from fused_penalty.torch import add_grad_, penalty, penalty_and_grad, prox_, regularize_, stats, sums
+from fused_penalty.torch import (
+    add_grad_,
+    clip_grad_norm_,
+    global_norm,
+    penalty,
+    penalty_and_grad,
+    prox_,
+    regularize_,
+    stats,
+    sums,
+)
 from tests.support import frontends, oracle
 from tests.support.check import close_gradient
 from tests.torch_only.layouts import BITS, LAYOUTS, Case, Made, case
 
-SEED, BATCHES, STEP = 11, 8, 0.5
+SEED, BATCHES, STEP, MAX_NORM = 11, 8, 0.5, 1.0
 EXAMPLES = int(os.environ.get("FUSED_PENALTY_EXAMPLES", "5000"))
 ALONE = os.environ.get("FUSED_PENALTY_LIST")
 SHARE = {"cpu": 0.85, "reference": 0.145, "triton": 0.005}
@@ -44,6 +54,7 @@ def test_every_verb_on_every_layout(backend: str, batch: int) -> None:
             read(made, backend)
             for write in WRITES:
                 written(made, backend, write)
+            clipped(made, backend)
         except BaseException as error:
             error.add_note(f"FUSED_PENALTY_LIST={number}, backend {backend!r}, seed {SEED}:\n{made.recipe}")
             raise
@@ -108,6 +119,7 @@ def read(c: Case, backend: str) -> None:
     for got in (totals, table):
         value_is(torch.stack([got.abs, got.square]), [absolute, square], kinds)
     value_is(table.max, largest, kinds)
+    value_is(global_norm(given, backend=backend), np.sqrt(sum(oracle.sums(x)[1] for x in xs)), kinds)
     assert (table.zeros.tolist(), table.nonfinite.tolist()) == (list(zeros), list(nonfinite))
     assert table.size == tuple(x.size for x in xs)
     assert [flat.tobytes() for flat in c.memories] == before
@@ -165,6 +177,33 @@ def written(c: Case, backend: str, verb: Any) -> None:
             if m.flat is flat:
                 outside[m.index.ravel()] = False
         assert flat[outside].tobytes() == old[outside].tobytes()
+        flat[:] = old
+
+
+def clipped(c: Case, backend: str) -> None:
+    """`clip_grad_norm_` of the gradients that can be written."""
+    live = [g for g in c.grads if not g.repeats]
+    if any(g.shares(o) for i, g in enumerate(live) for o in live[i + 1 :]):
+        return  # refused, as add_grad_ refuses it
+    given = [nn.Parameter(torch.zeros(g.tensor.shape, dtype=g.tensor.dtype)) for g in live]
+    for p, g in zip(given, live, strict=True):
+        p.grad = g.tensor
+    memories, before = [g.flat for g in live], [g.flat.copy() for g in live]
+    values = [g.values for g in live]
+    norm = float(np.sqrt(sum(oracle.sums(x)[1] for x in values)))
+    found = clip_grad_norm_(given, MAX_NORM, backend=backend)
+    if live:
+        value_is(found, norm, {g.dtype for g in live})
+    factor = min(float(MAX_NORM / (found + 1e-6)), 1.0)
+    for g, x in zip(live, values, strict=True):
+        close_gradient(g.values, x.astype(np.float64) * factor, g.dtype)
+    for flat, old in zip(memories, before, strict=True):
+        outside = np.ones(flat.size, bool)
+        for g in live:
+            if g.flat is flat:
+                outside[g.index.ravel()] = False
+        assert flat[outside].tobytes() == old[outside].tobytes()
+    for flat, old in zip(memories, before, strict=True):
         flat[:] = old
 
 

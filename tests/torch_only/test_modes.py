@@ -105,7 +105,9 @@ REFUSED: dict[str, Refusal] = {
     "torch.func.vjp": NO_DERIVATIVE,
     "torch.func.jvp": NO_DERIVATIVE,
     "torch.func.functionalize": Refusal(
-        (*WRITES, "add_grad_", "attach"), RuntimeError, r"functionalize cannot follow .*\. Use torch\.compile",
+        (*WRITES, "add_grad_", "attach", "clip_grad_norm_"),
+        RuntimeError,
+        r"functionalize cannot follow .*\. Use torch\.compile",
         "torch cannot functionalize a custom op that writes: use torch.compile or torch.export",
     ),
 }  # fmt: skip

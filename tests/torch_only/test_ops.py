@@ -48,6 +48,12 @@ FORGED = {
     "add_gradients_: grads": "ops.add_gradients_(xs, [], [outs[0]] * n, live, s, t, '')",
     "add_gradients_: live": "ops.add_gradients_(xs, [], outs, live[1:], s, t, '')",
     "add_gradients_: live beyond": "ops.add_gradients_(xs, [], outs[:1], [n + 5], s, t, '')",
+    "scale_: coefficients": "ops.scale_(outs, s[:1], '')",
+    "scale_: coefficients on meta": "ops.scale_(outs, s.to('meta'), '')",
+    "scale_: xs": "ops.scale_([], s[:0], '')",
+    "scale_: xs[0] sparse": "ops.scale_([torch.ones(3).to_sparse()], s[:1], '')",
+    "scale_: xs[0] in float8": "ops.scale_([torch.ones(3).to(torch.float8_e5m2)], s[:1], '')",
+    "scale_: xs[1]": "ops.scale_([xs[0], torch.ones(3, dtype=torch.complex64)], s[:2], '')",
     "update_: coefficients": "ops.update_(outs, [], [], live, s[:1], t, 3, '')",
     "update_: terms": "ops.update_(outs, [], [], live, s, [], 3, '')",
     "update_: live": "ops.update_(outs, [], [], live[1:], s, t, 3, '')",
@@ -120,6 +126,8 @@ def test_right_operands_are_taken() -> None:
     assert grads[0].tolist() == [[0.5]]
     ops.update_([xs[0]], [xs[1]], [], [0], s, [3, 3], 3, "")
     assert [x.tolist() for x in xs] == [[0.0, -2.0], [[3.0]]]
+    ops.scale_(xs, torch.tensor([[0.0, 2.0], [0.0, -1.0]], dtype=F64), "")
+    assert [x.tolist() for x in xs] == [[0.0, -4.0], [[-3.0]]]
 
 
 def test_ops_are_sound() -> None:
@@ -129,4 +137,5 @@ def test_ops_are_sound() -> None:
     torch.library.opcheck(ops.stats.op, (xs, [], ""))
     torch.library.opcheck(ops.gradients.op, (xs, xs, s, [3, 3], [1], ""))
     torch.library.opcheck(ops.add_gradients_.op, (xs, [], [torch.zeros(2)], [0], s, [3, 3], ""))
+    torch.library.opcheck(ops.scale_.op, (xs, s, ""))
     torch.library.opcheck(ops.update_.op, ([xs[1]], [xs[0]], [], [1], s, [3, 3], 4, ""))

@@ -232,7 +232,8 @@ class JaxBackend(Protocol):
 
 class TorchBackend(Protocol):
     """A backend of PyTorch: one function, for leaves of one device. `anchors` is empty where there are none; `outs` are
-    the arrays that the operation writes, None for a leaf that is only read; coefficients are (n, 2) float64, and
+    the arrays that the operation writes, None for a leaf that is only read, or the very list `xs` for an operation that
+    is to be written over its leaves; coefficients are (n, 2) float64, and
     `terms` tell which of them are not statically absent. An operation that writes nothing is given no outs,
     coefficients (None) and terms.
 

@@ -8,8 +8,17 @@
 A bare callable is a schedule, as everywhere in optax; rules over paths and leaves are objects (`by_path`, `by_leaf`).
 """
 
+from .clipping import clip_by_global_norm
 from .penalty import add_penalty_grads, proximal
 from .state import PenaltyState
 from .steps import proximal_adagrad, proximal_adamw, proximal_sgd
 
-__all__ = ["PenaltyState", "add_penalty_grads", "proximal", "proximal_adagrad", "proximal_adamw", "proximal_sgd"]
+__all__ = [
+    "PenaltyState",
+    "add_penalty_grads",
+    "clip_by_global_norm",
+    "proximal",
+    "proximal_adagrad",
+    "proximal_adamw",
+    "proximal_sgd",
+]

@@ -1,5 +1,5 @@
-"""The penalty of PyTorch parameters: `penalty`, `penalty_and_grad`, `sums`, `stats`, and in place `add_grad_`, `prox_`,
-`regularize_`, `attach`.
+"""The penalty of PyTorch parameters: `penalty`, `penalty_and_grad`, `sums`, `stats`, `global_norm`, and in place
+`add_grad_`, `prox_`, `regularize_`, `clip_grad_norm_`, `attach`.
 
 Convention: no ½. The penalty is Σ_i ( l1_i·Σ|x_i| + l2_i·Σx_i² ) and its gradient l1·sign(x) + 2·l2·x, as in
 Keras and treex; `weight_decay=wd` of torch.optim is `l2 = wd / 2`.
@@ -19,6 +19,7 @@ own shards, one all-reduce makes the value global, and gradients are DTensors pl
 from .attached import Attached
 from .hooks import attach
 from .inplace import add_grad_, prox_, regularize_
+from .norms import clip_grad_norm_, global_norm
 from .summaries import Stats, Sums, stats, sums
 from .verbs import penalty, penalty_and_grad
 
@@ -28,6 +29,8 @@ __all__ = [
     "Sums",
     "add_grad_",
     "attach",
+    "clip_grad_norm_",
+    "global_norm",
     "penalty",
     "penalty_and_grad",
     "prox_",

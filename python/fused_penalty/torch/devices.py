@@ -36,18 +36,28 @@ class Part:
         return torch.stack([coefficients[i] for i in self.index]).to(self.xs[0].device)
 
 
+def parts(s: Selection) -> list[Part]:
+    """The leaves, device by device."""
+    terms = s.groups.leaf_terms
+    if len(s.by_device) == 1:
+        return [Part(s.by_device[0], s.leaves, s.anchors, terms, True)]
+    found = []
+    for index in s.by_device:
+        anchors = [s.anchors[i] for i in index] if s.anchors else []
+        found.append(Part(index, [s.leaves[i] for i in index], anchors, tuple(terms[i] for i in index), False))
+    return found
+
+
 def on_each_device(op: Op, s: Selection, launch: Callable[[Part], Tensor]) -> Tensor:
     """Run `launch` on each device's leaves; returns the totals (n, columns) on the first leaf's device, and of sharded
     leaves those over all ranks."""
-    terms = s.groups.leaf_terms
     if len(s.by_device) == 1:
-        total = launch(Part(s.by_device[0], s.leaves, s.anchors, terms, True))
+        (part,) = parts(s)
+        total = launch(part)
     else:
         found: list[Any] = [None] * len(s.leaves)
-        for index in s.by_device:
-            anchors = [s.anchors[i] for i in index] if s.anchors else []
-            part = Part(index, [s.leaves[i] for i in index], anchors, tuple(terms[i] for i in index), False)
-            for i, row in zip(index, launch(part).to(s.leaves[0].device).unbind(), strict=True):
+        for part in parts(s):
+            for i, row in zip(part.index, launch(part).to(s.leaves[0].device).unbind(), strict=True):
                 found[i] = row
         total = torch.stack(found)
     if s.shards is None:

@@ -24,18 +24,15 @@ def displacements(xs: Sequence[Tensor], anchors: Sequence[Tensor]) -> list[Tenso
 
 
 def sign(d: Tensor) -> Tensor:
-    """sign(d), where a NaN stays one (torch.sign makes it 0)."""
-    return torch.where(d.isnan(), d, d.sign())
+    """sign(d), where ±0 and NaN stay what they are (torch.sign makes them 0)."""
+    return torch.where(d.isnan(), d, d.sign().copysign(d))
 
 
 def subgradient(d: Tensor, a: Tensor, b: Tensor, terms: int) -> Tensor:
     """a·sign(d) + b·d, without a term that is statically absent (0·inf would be NaN)."""
-    gradient = torch.zeros_like(d)
-    if terms & L1:
-        gradient = gradient + a * sign(d)
-    if terms & L2:
-        gradient = gradient + b * d
-    return gradient
+    first = a * sign(d) if terms & L1 else torch.zeros_like(d)
+    second = b * d if terms & L2 else torch.zeros_like(d)
+    return first + second
 
 
 def clip(d: Tensor, limit: Tensor) -> Tensor:

@@ -30,13 +30,13 @@ def check_not_followed(s: Selection, outs: Sequence[Tensor | None]) -> None:
         return
     if is_functionalizing():
         raise bad(
-            RuntimeError, "params", "torch.func.functionalize cannot follow the write of a custom op",
+            RuntimeError, s.argument, "torch.func.functionalize cannot follow the write of a custom op",
             "Use torch.compile or torch.export, which can, or functionalize the function around the call",
         )  # fmt: skip
     for i, out in enumerate(outs):
         if out is not None and _is_followed(out):
             raise bad(
-                ValueError, "params", "torch.func or forward mode takes its derivative, and a write is not recorded",
+                ValueError, s.argument, "torch.func or forward mode takes its derivative, and a write is not recorded",
                 "Write outside of the transform, or to a detach()ed tensor", path=s.paths()[i],
             )  # fmt: skip
 

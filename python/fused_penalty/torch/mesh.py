@@ -42,6 +42,7 @@ class Shards:
     paths: Sequence[str]
     ownership: Ownership
     group: dist.ProcessGroup | None
+    argument: str = "params"  # by which errors call the leaves
 
     @_opaque
     def wrap(self, i: int, local: Tensor) -> Tensor:
@@ -59,7 +60,7 @@ class Shards:
         for x, mine, out, path in zip(self.tensors, self.locals, outs, self.paths, strict=True):
             if out is not None and _placed(out) != _placed(x):
                 raise bad(
-                    ValueError, "params",
+                    ValueError, self.argument,
                     f"its gradient is placed as {_placed(out)} beside a leaf placed as {_placed(x)}",
                     "Write p.grad = p.grad.redistribute(p.device_mesh, p.placements) first", path=path,
                 )  # fmt: skip
@@ -112,7 +113,7 @@ class Shards:
         if not same:
             sizes = sum(x.numel() for x in self.tensors)
             raise bad(
-                ValueError, "params",
+                ValueError, self.argument,
                 f"the ranks {list(self.ownership.ranks)[:8]} do not pass the same list "
                 f"(rank {dist.get_rank()}: {len(self.tensors)} leaves of {sizes:,} elements)",
                 "Give every rank the same names, shapes, dtypes and placements in the same order, and the same mask",
@@ -147,16 +148,19 @@ class _Spread(torch.autograd.Function):
 
 
 @_opaque
-def unwrap(leaves: Sequence[Any], anchors: Sequence[Any], paths: Sequence[str]) -> tuple[Shards, list[Any], list[Any]]:
+def unwrap(
+    leaves: Sequence[Any], anchors: Sequence[Any], paths: Sequence[str], argument: str
+) -> tuple[Shards, list[Any], list[Any]]:
     """(the reduction of the sums, local leaves, local anchors) of leaves some of which are DTensors."""
     for x, a, path in zip(leaves, anchors, paths, strict=False):
         if _placed(x) != _placed(a):
             raise bad_anchor(path, f"placed as {_placed(a)} beside a leaf placed as {_placed(x)}")
     placed = tuple(PlacedLeaf(p, x.shape, x.dtype, *_placed(x)) for p, x in zip(paths, leaves, strict=True))
-    ownership = ownership_of(placed, dist.get_rank(), dist.get_world_size())
+    ownership = ownership_of(placed, dist.get_rank(), dist.get_world_size(), argument)
     group = group_of([x.device_mesh for x in leaves if isinstance(x, DTensor)], ownership.ranks)
     local = [_local(x) for x in leaves]
-    return Shards(list(leaves), local, paths, ownership, group), local, [_local(a) for a in anchors]
+    shards = Shards(list(leaves), local, paths, ownership, group, argument)
+    return shards, local, [_local(a) for a in anchors]
 
 
 @_opaque

@@ -16,6 +16,7 @@ from torch import Tensor
 from .._core import backends
 from .._core.errors import bad
 from .._core.operations import Op, Role, op_of
+from .._core.plan import BOTH
 from .operands import (
     check_alike,
     check_coefficients,
@@ -140,6 +141,28 @@ def add_gradients_(
     backend: str,
 ) -> Tensor:
     return launch(Op.ADD_GRADIENT, xs, anchors, _spread(grads, live, len(xs)), coefficients, terms, backend)
+
+
+# In place: the leaves times a number.
+
+
+def _check_scale(xs: list[Tensor], coefficients: Tensor, backend: str) -> None:
+    check_leaves(xs, [])
+    check_coefficients(xs, coefficients, [BOTH] * len(xs))
+    check_dtypes(xs, range(len(xs)))
+
+
+@operator(
+    "scale_",
+    check=_check_scale,
+    result=lambda xs, coefficients, backend: coefficients.new_empty((len(xs), 2)),
+    mutates={"xs"},
+    check_memory=lambda xs, *_: check_written("xs", xs),
+)
+def scale_(xs: list[Tensor], coefficients: Tensor, backend: str) -> Tensor:
+    """The gradient a·sign(x) + b·x written over x: with a = 0 it is b·x to the bit, NaN, inf and -0.0 included. A
+    proximal step with a = 0 would make +0.0 of each zero."""
+    return launch(Op.GRADIENT, xs, [], xs, coefficients, (BOTH,) * len(xs), backend)
 
 
 # In place: the leaves themselves. Those in `live` are `written`, the others are `read`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +16,24 @@ from .leaves import Leaves, flatten
 from .modes import is_plain
 from .pairing import anchors_of, prefix_tree
 from .scalars import admit, is_tensor
-from .survey import SUPPORTED, WRITABLE, Tensors, check_leaves, check_memory, look, read_natively
+from .survey import SUPPORTED, WRITABLE, Survey, Tensors, check_leaves, check_memory, look, read_natively
 from .types import Anchor, Mask, Params, Strength
 
 if TYPE_CHECKING:
     from .mesh import Shards
 
-__all__ = ["SUPPORTED", "Leaves", "Selection", "Tensors", "is_frozen", "is_plain", "select", "zeros"]
+__all__ = [
+    "SUPPORTED",
+    "WRITABLE",
+    "Leaves",
+    "Selection",
+    "Tensors",
+    "is_frozen",
+    "is_plain",
+    "select",
+    "select_all",
+    "zeros",
+]
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,7 @@ class Selection:
     by_device: list[Sequence[int]]  # indices into leaves
     shards: Shards | None  # where there are DTensors: leaves are then what this rank holds of them
     read: Any  # the leaves as the native reader has read them, where it could
+    argument: str = "params"  # by which errors call the leaves
 
     @property
     def params(self) -> list[Tensor]:
@@ -54,7 +66,7 @@ class Selection:
             return
         for x, write, path in zip(self.leaves, written, self.paths(), strict=True):
             if write and x.dtype not in WRITABLE:
-                raise bad_write(path, x.dtype)
+                raise bad_write(path, x.dtype, self.argument)
 
     def paths(self) -> tuple[str, ...]:
         return tuple(_names(self.all, self.index))
@@ -86,15 +98,39 @@ def select(
         for name, value in (("l1", l1), ("l2", l2))
     ]
     anchors = anchors_of(anchor, flat, index, leaves)
+    return _selection("params", flat, index, leaves, anchors, group(len(leaves), *strengths), survey)
+
+
+def select_all(
+    argument: str, flat: Leaves, l1: float, l2: float, check: Callable[[Sequence[Any], Sequence[str]], None]
+) -> Selection:
+    """Every leaf, each with the same strengths. `check` raises for what cannot be written; it is given the leaves only
+    where the native reader has not found them in order."""
+    leaves = flat.tensors
+    survey = read_natively(leaves)
+    if survey is None or not survey[2].all_writable:
+        check(leaves, flat.names())
+        check_leaves(leaves, flat.names(), argument)
+    return _selection(argument, flat, range(len(leaves)), leaves, [], group(len(leaves), [l1], [l2]), survey)
+
+
+def _selection(
+    argument: str,
+    flat: Leaves,
+    index: Sequence[int],
+    leaves: list[Any],
+    anchors: list[Any],
+    groups: Groups,
+    survey: Survey | None,
+) -> Selection:
     shards = None
     if survey is None or (anchors and read_natively(anchors) is None):
         names = _names(flat, index)
-        shards, leaves, anchors = _unwrap(leaves, anchors, names)
-        check_memory(leaves, names)
+        shards, leaves, anchors = _unwrap(argument, leaves, anchors, names)
+        check_memory(leaves, names, argument)
         check_memory(anchors, names[: len(anchors)], "anchor")
         survey = look(leaves)
-    dtype, by_device, read = survey
-    return Selection(flat, index, leaves, anchors, group(len(leaves), *strengths), dtype, by_device, shards, read)
+    return Selection(flat, index, leaves, anchors, groups, survey[0], survey[1], shards, survey[2], argument)
 
 
 def _masked(params: Params, mask: Mask, flat: Leaves) -> list[bool]:
@@ -127,13 +163,15 @@ def is_frozen(x: Tensor) -> bool:
     return not x.requires_grad and type(x) is not Tensor and isinstance(x, nn.Parameter)  # the slow test last
 
 
-def _unwrap(leaves: list[Any], anchors: list[Any], names: Sequence[str]) -> tuple[Shards | None, list[Any], list[Any]]:
+def _unwrap(
+    argument: str, leaves: list[Any], anchors: list[Any], names: Sequence[str]
+) -> tuple[Shards | None, list[Any], list[Any]]:
     """What this rank holds of DTensors. There are none where torch.distributed.tensor is not imported."""
     if "torch.distributed.tensor" in sys.modules:
         from .mesh import DTensor, unwrap
 
         if any(isinstance(x, DTensor) for x in (*leaves, *anchors)):
-            return unwrap(leaves, anchors, names)
+            return unwrap(leaves, anchors, names, argument)
     return None, leaves, anchors
 
 

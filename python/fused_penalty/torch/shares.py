@@ -35,13 +35,13 @@ class Ownership(NamedTuple):
 
 
 @functools.lru_cache(maxsize=64)
-def ownership_of(leaves: tuple[PlacedLeaf, ...], rank: int, world: int) -> Ownership:
+def ownership_of(leaves: tuple[PlacedLeaf, ...], rank: int, world: int, argument: str = "params") -> Ownership:
     """Which ranks hold the leaves, and which leaves this rank counts.
 
     The ranks are those of the mesh that contains all others, or all ranks if none does. A leaf on a smaller mesh
     exists in several copies, one for each mesh like it within the larger one; the copy with the first rank counts.
     """
-    members = {x.mesh: _ranks(x, rank) for x in leaves if x.mesh is not None}
+    members = {x.mesh: _ranks(x, rank, argument) for x in leaves if x.mesh is not None}
     ranks = max(members.values(), key=len)
     if not all(ranks.issuperset(m) for m in members.values()):
         ranks = frozenset(range(world))
@@ -53,19 +53,19 @@ def ownership_of(leaves: tuple[PlacedLeaf, ...], rank: int, world: int) -> Owner
     return Ownership(tuple(sorted(ranks)), owned, (word & low, word >> DIGEST_BITS & low))
 
 
-def _ranks(leaf: PlacedLeaf, rank: int) -> frozenset[int]:
+def _ranks(leaf: PlacedLeaf, rank: int, argument: str) -> frozenset[int]:
     """The ranks of the leaf's mesh, checked."""
     assert leaf.mesh is not None
     assert leaf.placements is not None
     if any(p.is_partial() for p in leaf.placements):
         raise bad(
-            ValueError, "params", f"placed as {leaf.placements}: |x| of a sum is not the sum of the parts",
+            ValueError, argument, f"placed as {leaf.placements}: |x| of a sum is not the sum of the parts",
             "Call redistribute() on it first, to Replicate() or Shard(dim)", path=leaf.path,
         )  # fmt: skip
     ranks = frozenset(leaf.mesh.mesh.flatten().tolist())
     if rank not in ranks:
         raise bad(
-            ValueError, "params", f"its mesh has the ranks {sorted(ranks)[:8]}, and this is rank {rank}",
+            ValueError, argument, f"its mesh has the ranks {sorted(ranks)[:8]}, and this is rank {rank}",
             "Give each rank the leaves of meshes that it is part of", path=leaf.path,
         )  # fmt: skip
     return ranks

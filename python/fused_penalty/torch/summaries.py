@@ -119,11 +119,16 @@ def stats(
     none = zeros(0)
     if not s.leaves:
         return Stats(none, none, none, none.to(torch.int64), none.to(torch.int64), (), ())
-    with torch.no_grad():
-        total = on_each_device(Op.STATS, s, lambda part: ops.stats(part.xs, part.anchors, backend or ""))
+    total = stats_of(s, backend)
     absolute, square, largest = total[:, :3].to(s.dtype).unbind(1)
     zero, nonfinite = total[:, 3:].to(torch.int64).unbind(1)
     return Stats(absolute, square, largest, zero, nonfinite, tuple(x.numel() for x in s.params), s.paths())
+
+
+def stats_of(s: Selection, backend: str | None) -> Tensor:
+    """The columns of `Op.STATS` (n, 5) float64 on the first leaf's device, detached, from one launch per device."""
+    with torch.no_grad():
+        return on_each_device(Op.STATS, s, lambda part: ops.stats(part.xs, part.anchors, backend or ""))
 
 
 def sums_of(s: Selection, backend: str | None) -> Tensor:

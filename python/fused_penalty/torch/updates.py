@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from .._core.operations import Op, Role
 from . import ops
-from .devices import Part, on_each_device
+from .devices import Part, on_each_device, parts
 from .followed import check_not_followed
 from .modes import is_plain
 from .params import Selection
@@ -30,6 +31,24 @@ def update(op: Op, s: Selection, outs: Sequence[Tensor | None], coefficients: Te
         return _launch(op, part, part.pick(local), part.rows(coefficients), backend or "")
 
     return on_each_device(op, s, launch)
+
+
+def scale(s: Selection, factor: Tensor, backend: str | None) -> None:
+    """Multiply the leaves by `factor`, a 0-d float64 tensor, which is not read on the host.
+
+    The ranks' lists have been compared already, by the norm that the factor comes from, and what was read is not added
+    up over the ranks.
+    """
+    if not is_plain():
+        check_not_followed(s, list(s.leaves))
+    if torch.jit.is_tracing():  # which drops an op whose result nobody uses, even where it writes
+        for x in s.leaves:
+            x.mul_(factor.to(x.device))
+        return
+    for part in parts(s):
+        c = factor.to(part.xs[0].device)
+        pair = torch.stack([torch.zeros_like(c), c])
+        ops.scale_(part.xs, pair.expand(len(part.xs), 2), backend or "")
 
 
 def _launch(op: Op, part: Part, outs: list[Tensor | None], coefficients: Tensor, backend: str) -> Tensor:

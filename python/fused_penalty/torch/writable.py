@@ -30,14 +30,14 @@ def check_writable(
     s.check_dtypes(o is not None for o in outs)
     written = [o for o in placed if o is not None]
     plain = is_plain()
-    if plain and _is_ordinary(s, written, outs, gradients):
+    if plain and _is_ordinary(s, written, placed if placed is s.leaves else outs, gradients):
         if announce:
             _bump_versions(s, written, outs)
         return
     what = "its gradient, " if gradients else ""
     for name, x, out, whole in zip(s.paths(), s.leaves, outs, placed, strict=True):
         if out is not None and whole is not None:
-            _check_one(name, x, out, whole.is_leaf, what, plain)
+            _check_one(s.argument, name, x, out, whole.is_leaf, what, plain)
     if plain:
         _check_shared(s, outs, what)
         if announce:
@@ -59,59 +59,60 @@ def _is_ordinary(s: Selection, written: list[Tensor], outs: Sequence[Tensor | No
         return False
     try:
         list(map(_version, written))  # inference tensors have none and raise
-        out = Tensors(list(outs), s.read)
+        out = s.read if outs is s.leaves else Tensors(list(outs), s.read)
         if out.irregular or out.layout != s.read.layout or len(out.devices) > 1:
             return False
         if gradients:
             reads = Tensors(s.leaves + s.anchors) if s.anchors else s.read
         else:
-            reads = Tensors([x for x, o in zip(s.leaves, outs, strict=True) if o is None] + s.anchors)
+            rest = [] if outs is s.leaves else [x for x, o in zip(s.leaves, outs, strict=True) if o is None]
+            reads = Tensors(rest + s.anchors)
         return (not out.devices or out.devices == s.read.devices) and not out.shared(reads)
     except (TypeError, RuntimeError, BufferError):
         return False
 
 
-def _check_one(name: str, x: Tensor, out: Tensor, is_leaf: bool, what: str, plain: bool) -> None:
+def _check_one(argument: str, name: str, x: Tensor, out: Tensor, is_leaf: bool, what: str, plain: bool) -> None:
     if out.layout is not torch.strided or out.dtype not in SUPPORTED or out.is_meta:
         raise bad(
-            TypeError, "params", f"{what}a tensor of {out.layout} and {out.dtype} has no dense float memory to write",
+            TypeError, argument, f"{what}a tensor of {out.layout} and {out.dtype} has no dense float memory to write",
             "Leave the leaf out with mask= (for sparse gradients: Embedding(sparse=False))", path=name,
         )  # fmt: skip
     if (out.dtype, out.shape, out.device) != (x.dtype, x.shape, x.device):
         raise bad(
-            TypeError, "params",
+            TypeError, argument,
             f"{what}{out.dtype}{list(out.shape)} on {out.device} beside a leaf of {x.dtype}{list(x.shape)} "
             f"on {x.device}",
             "Both must be alike; convert one, or leave the leaf out with mask=", path=name,
         )  # fmt: skip
     if not is_leaf:
         raise bad(
-            ValueError, "params", f"{what}the result of an operation that autograd recorded",
+            ValueError, argument, f"{what}the result of an operation that autograd recorded",
             "A write in place would not be recorded: give leaf tensors (parameters), or detach() it", path=name,
         )  # fmt: skip
     if not plain:
         return
     if out.is_inference() and not torch.is_inference_mode_enabled():
         raise bad(
-            ValueError, "params", f"{what}an inference tensor, which cannot be written outside inference mode",
+            ValueError, argument, f"{what}an inference tensor, which cannot be written outside inference mode",
             "Call inside torch.inference_mode(), or clone() it first", path=name,
         )  # fmt: skip
-    _check_once(name, out, what)
+    _check_once(argument, name, out, what)
 
 
-def _check_once(name: str, out: Tensor, what: str) -> None:
+def _check_once(argument: str, name: str, out: Tensor, what: str) -> None:
     try:
         if not repeats(out.shape, out.stride()):
             return
     except Undecided:
         raise bad(
-            ValueError, "params",
+            ValueError, argument,
             f"{what}a tensor of shape {list(out.shape)} and strides {list(out.stride())}: it cannot be proved "
             "in reasonable time that it holds every element once",
             "Give contiguous() memory", path=name,
         ) from None  # fmt: skip
     raise bad(
-        ValueError, "params", f"{what}a tensor that holds an element twice (strides {list(out.stride())})",
+        ValueError, argument, f"{what}a tensor that holds an element twice (strides {list(out.stride())})",
         "An expanded tensor cannot be written in place: give its base, or contiguous() memory", path=name,
     )  # fmt: skip
 
@@ -132,14 +133,14 @@ def _check_shared(s: Selection, outs: Sequence[Tensor | None], what: str) -> Non
             found = shared(prints, writes)
         except Undecided as pair:
             raise bad(
-                ValueError, "params",
+                ValueError, s.argument,
                 f"{what}interleaves in memory with {names[pair.second]!r}, and it cannot be proved in reasonable time "
                 f"that they share no element ({len(names)} tensors)",
                 "clone() one of the two, give contiguous() memory, or make several calls", path=names[pair.first],
             ) from None  # fmt: skip
         if found is not None:
             raise bad(
-                ValueError, "params", f"{what}shares elements with {names[found[1]]!r}",
+                ValueError, s.argument, f"{what}shares elements with {names[found[1]]!r}",
                 "A launch in place must write each element once: give one of the two, or clone() one",
                 path=names[found[0]],
             )  # fmt: skip

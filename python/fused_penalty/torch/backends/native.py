@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -86,9 +87,12 @@ class Launcher:
 
 
 def _with_outputs(
-    op: Op, buffers: Buffers, xs: list[Tensor], outs: list[Tensor | None]
+    op: Op, buffers: Buffers, xs: list[Tensor], outs: Sequence[Tensor | None]
 ) -> tuple[Buffers, list[tuple[Tensor, Tensor]]]:
     """The buffers with their outputs, and (output, what to copy to it after the launch)."""
+    if outs is xs:  # written over, or over what was copied of them
+        copied = [] if buffers.x.tensors is xs else zip(xs, buffers.x.tensors, strict=True)
+        return replace(buffers, out=buffers.x), [(x, y) for x, y in copied if y is not None and x is not y]
     leaves, out = buffers.x.tensors, Held.of(outs, like=buffers.x)
     if op.writes is Role.X:
         odd = {i for i, (x, leaf) in enumerate(zip(xs, leaves, strict=True)) if x is not leaf}
@@ -124,7 +128,7 @@ def dense(xs: list[Tensor], anchors: list[Tensor], *, signed: bool = False) -> B
     `signed`: whether the operation must not read -x for x. Sums and counts of |x| are even functions, and a step that
     is written back where it was read is odd, so without an anchor these need no check of thousands of leaves.
     """
-    if (signed or anchors) and (negated(xs) or negated(anchors)):
+    if (signed or anchors) and any(map(Tensor.is_neg, itertools.chain(xs, anchors))):
         xs, anchors = [x.resolve_neg() for x in xs], [a.resolve_neg() for a in anchors]
     x = Held.of(xs)
     if x.read.irregular:
