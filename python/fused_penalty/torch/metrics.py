@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -17,8 +17,9 @@ from torch.optim import Optimizer
 
 from .._core.errors import bad
 
-Group, State = Mapping[str, Any], Mapping[str, Any]
-Value = float | Tensor
+Group: TypeAlias = Mapping[str, Any]
+State: TypeAlias = Mapping[str, Any]
+Value: TypeAlias = float | Tensor
 
 
 @dataclass(frozen=True)

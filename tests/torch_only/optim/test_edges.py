@@ -303,6 +303,30 @@ def test_float32_state_beside_16_bits(dtype: torch.dtype) -> None:
     assert torch.equal(a.detach(), wide.detach().to(dtype))
 
 
+@EVERY
+@ON_EACH
+@pytest.mark.parametrize("limit", [0.5, 1e6])
+def test_clipping_in_the_step(cls: Any, options: dict[str, Any], backend: str, limit: float) -> None:
+    """As `clip_grad_norm_` before it, but the gradients themselves stay as they are."""
+    inside, beside = [param(50), param(20, seed=1)], [param(50), param(20, seed=1)]
+    given = [p.grad.clone() for p in inside if p.grad is not None]
+    one = cls(inside, lr=0.1, l1=0.01, max_grad_norm=limit, backend=backend, **options)
+    two = cls(beside, lr=0.1, l1=0.01, backend=backend, **options)
+    norm = torch.nn.utils.clip_grad_norm_(beside, limit)
+    one.step()
+    two.step()
+    for p, q, g in zip(inside, beside, given, strict=True):
+        assert torch.allclose(p, q, rtol=1e-6, atol=1e-7)
+        assert p.grad is not None
+        assert torch.equal(p.grad, g)
+    assert float(one.summary.grad_norm) == pytest.approx(float(norm), rel=1e-6)
+    one.step(max_grad_norm=torch.tensor(0.25))
+    torch.nn.utils.clip_grad_norm_(beside, 0.25)
+    if limit > 1:
+        two.step()
+        assert all(torch.allclose(p, q, rtol=1e-6, atol=1e-7) for p, q in zip(inside, beside, strict=True))
+
+
 def test_bad_arguments() -> None:
     a = param(3)
     with pytest.raises(ValueError, match=r"^penalty: 'lasso' is unknown\. Use one of 'prox', 'grad', 'decoupled'"):
@@ -311,6 +335,8 @@ def test_bad_arguments() -> None:
         SGD([a], l1=-1.0)
     with pytest.raises(ValueError, match=r"^differentiable"):
         Adam([a], differentiable=True)
+    with pytest.raises(ValueError, match=r"^max_norm"):
+        Adam([a], max_grad_norm=-1.0)
     with pytest.raises(ValueError, match="is unknown for torch"):
         Adam([a], backend="tpu")
     shared = torch.ones(4)

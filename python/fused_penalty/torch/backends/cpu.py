@@ -27,11 +27,11 @@ def enqueue(op: Op, buffers: Buffers, coefficients: Tensor | None, terms: tuple[
 def enqueue_step(step: Step, held: HeldStep, coefficients: Tensor) -> Tensor:
     plan = plan_of_layout(held.x.read.layout, BOTH)
     total = torch.empty(plan.slot_count, len(COLUMNS), dtype=torch.float64, device="cpu")
-    arrays = {role.value: None if role not in held.arrays else held.arrays[role].read for role in StepRole}
-    anchor = None if held.anchor is None else held.anchor.read
+    present = (held.anchor, *map(held.arrays.get, StepRole))
+    anchor, gradient, first, second, maximum = (None if h is None else h.read for h in present)
     _cpu.step(
-        step, plan.table, held.x.read, anchor, **arrays, coefficients=coefficients.contiguous(), totals=total,
-        threads=torch.get_num_threads(),
+        step, plan.table, held.x.read, anchor, gradient, first, second, maximum, coefficients.contiguous(), total,
+        torch.get_num_threads(),
     )  # fmt: skip
     return total
 

@@ -91,8 +91,8 @@ def _with_outputs(
 ) -> tuple[Buffers, list[tuple[Tensor, Tensor]]]:
     """The buffers with their outputs, and (output, what to copy to it after the launch)."""
     if outs is xs:  # written over, or over what was copied of them
-        copied = [] if buffers.x.tensors is xs else zip(xs, buffers.x.tensors, strict=True)
-        return replace(buffers, out=buffers.x), [(x, y) for x, y in copied if y is not None and x is not y]
+        pairs = [] if buffers.x.tensors is xs else zip(xs, buffers.x.tensors, strict=True)
+        return replace(buffers, out=buffers.x), [(x, y) for x, y in pairs if y is not None and x is not y]
     leaves, out = buffers.x.tensors, Held.of(outs, like=buffers.x)
     if op.writes is Role.X:
         odd = {i for i, (x, leaf) in enumerate(zip(xs, leaves, strict=True)) if x is not leaf}

@@ -32,10 +32,10 @@ def launch(
     through copies, which are written back."""
     copies: list[tuple[Tensor, Tensor]] = []
 
-    def held(tensors: Sequence[Tensor | None], like: Held | None, written: bool) -> Held:
+    def held(tensors: Sequence[Tensor | None], like: Held | None, written: bool, made: bool = False) -> Held:
         found = Held.of(tensors, like)
         odd = set(found.read.irregular) if like is None else differing(like, found)
-        odd |= negated(tensors)
+        odd |= set() if made else negated(tensors)  # what an optimizer has made is not negated
         if not odd:
             return found
         dense = list(tensors)
@@ -52,7 +52,10 @@ def launch(
     x = held(xs, None, written=True)
     anchor = held(anchors, x, written=False) if anchors else None
     writes = StepRole.GRADIENT in step.arrays  # else the state is only read
-    others = {r: held(arrays[r], x, written=writes and r is not StepRole.GRADIENT) for r in step.arrays}
+    others = {
+        role: held(arrays[role], x, written=writes and role in step.state, made=role in step.state)
+        for role in step.arrays
+    }
     total = enqueue(step, HeldStep(x, anchor, others), coefficients)
     for old, target in copies:
         old.copy_(target)

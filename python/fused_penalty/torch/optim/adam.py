@@ -35,6 +35,7 @@ class Adam(Penalized, torch.optim.Adam):
         decay is the first order; it does not minimise loss + penalty. "grad": l1·sign(θ) + 2·l2·θ is added to the
         gradient, as torch.optim.Adam does with its weight decay.
       anchor, mask, backend: As in `fused_penalty.torch.attach`.
+      max_grad_norm: Clip the gradients by their global norm, as `fused_penalty.torch.clip_grad_norm_`, within the step.
 
     Attributes:
       penalty: The penalty before the last step.
@@ -75,6 +76,7 @@ class Adam(Penalized, torch.optim.Adam):
         penalty: Penalty = "prox",
         anchor: Anchor | None = None,
         mask: Mask | None = None,
+        max_grad_norm: float | Tensor | None = None,
         backend: str | None = None,
     ) -> None:
         torch.optim.Adam.__init__(  # AdamW, next in line for our AdamW, takes no decoupled_weight_decay
@@ -82,7 +84,7 @@ class Adam(Penalized, torch.optim.Adam):
             capturable=capturable, differentiable=differentiable, fused=fused,
             decoupled_weight_decay=decoupled_weight_decay,
         )  # fmt: skip
-        self._init_penalty(l1, l2, penalty, mask, anchor, backend)
+        self._init_penalty(l1, l2, penalty, mask, anchor, max_grad_norm, backend)
 
     def _kind(self, group: Mapping[str, Any]) -> Step:
         return Step.AMSGRAD if group["amsgrad"] else Step.ADAM
@@ -123,7 +125,7 @@ class AdamW(Adam, torch.optim.AdamW):
     Args:
       params, lr, betas, eps, amsgrad, maximize, foreach, capturable, differentiable, fused: As in `Adam`.
       weight_decay: As in torch.optim.AdamW: a decay beside l2 (both count), without the ½ and not in Adam's metric.
-      l1, l2, penalty, anchor, mask, backend: As in `Adam`.
+      l1, l2, penalty, anchor, mask, max_grad_norm, backend: As in `Adam`.
 
     Raises:
       TypeError, ValueError: As in `Adam`.
@@ -159,10 +161,12 @@ class AdamW(Adam, torch.optim.AdamW):
         penalty: Penalty = "prox",
         anchor: Anchor | None = None,
         mask: Mask | None = None,
+        max_grad_norm: float | Tensor | None = None,
         backend: str | None = None,
     ) -> None:
         Adam.__init__(
             self, params, lr, betas, eps, weight_decay, amsgrad, foreach=foreach, maximize=maximize,
             capturable=capturable, differentiable=differentiable, fused=fused, decoupled_weight_decay=True,
-            l1=l1, l2=l2, penalty=penalty, anchor=anchor, mask=mask, backend=backend,
+            l1=l1, l2=l2, penalty=penalty, anchor=anchor, mask=mask, max_grad_norm=max_grad_norm,
+            backend=backend,
         )  # fmt: skip

@@ -12,10 +12,13 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ..._core.errors import bad
+from ..._core.norms import check_max_norm
 from ..._core.steps import COEFFICIENTS, Step, StepRole
 from ..calculus import scale as scaled
 from ..group_strengths import GroupStrengths
+from ..norms import global_norm
 from ..params import Selection
+from ..scalars import admit, as_double, is_tensor
 from ..steps import run_steps
 from ..strengths import requested
 from ..types import Anchor, Mask, Strength
@@ -38,6 +41,19 @@ class Gradients:
     tensors: list[Tensor | None]
     moves: list[bool]
     all: bool
+
+    @property
+    def present(self) -> list[Tensor]:
+        return [g for g in self.tensors if g is not None]
+
+
+class Found(NamedTuple):
+    """Of the last step: what `run_steps` returns, the strengths of all parameters, and the norm before clipping."""
+
+    totals: Tensor
+    l1: Tensor
+    l2: Tensor
+    norm: Tensor | None
 
 
 class Summary(NamedTuple):
@@ -68,7 +84,14 @@ class Penalized(Optimizer):
     _strengths: GroupStrengths
 
     def _init_penalty(
-        self, l1: Strength, l2: Strength, penalty: str, mask: Mask | None, anchor: Anchor | None, backend: str | None
+        self,
+        l1: Strength,
+        l2: Strength,
+        penalty: str,
+        mask: Mask | None,
+        anchor: Anchor | None,
+        max_grad_norm: float | Tensor | None,
+        backend: str | None,
     ) -> None:
         if penalty not in PENALTIES:
             raise bad(ValueError, "penalty", f"{penalty!r} is unknown", f"Use one of {', '.join(map(repr, PENALTIES))}")
@@ -80,12 +103,13 @@ class Penalized(Optimizer):
                 )  # fmt: skip
         self._penalty = cast(Penalty, penalty)
         self._mask, self._backend = mask, requested(backend)
+        self._max_grad_norm = None if max_grad_norm is None else check_max_norm(max_grad_norm, is_tensor, admit=admit)
         self._anchor = list(anchor) if isinstance(anchor, Iterator) else anchor
         self._strengths = GroupStrengths(self, l1, l2, required=False)
         self._strengths.write()
         self._roster: Roster | None = None
         self._bank: Bank | None = None
-        self._totals: tuple[Tensor, Tensor, Tensor] | None = None
+        self._found: Found | None = None
         self._look()
 
     # What a subclass has.
@@ -114,20 +138,23 @@ class Penalized(Optimizer):
     @property
     def summary(self) -> Summary | None:
         """What the last step found; None before the first step."""
-        if self._totals is None:
+        if self._found is None:
             return None
-        totals, l1, l2 = self._totals
+        totals, l1, l2, norm = self._found
         value = scaled(l1, totals[:, 0]).sum() + scaled(l2, totals[:, 1]).sum()
         dtype = self._look().selection.dtype
         rest = totals[:, 2:].sum(0)
-        return Summary(value.to(dtype), rest[0].sqrt().to(dtype), rest[1].sqrt().to(dtype), *rest[2:].to(torch.int64))
+        norm = rest[0].sqrt() if norm is None else norm
+        return Summary(value.to(dtype), norm.to(dtype), rest[1].sqrt().to(dtype), *rest[2:].to(torch.int64))
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+    def step(self, closure: Callable[[], Any] | None = None, *, max_grad_norm: float | Tensor | None = None) -> Any:
         """Make one step.
 
         Args:
           closure: Evaluates the model and returns the loss, as in torch.optim.
+          max_grad_norm: Clip the gradients by their global 2-norm as `clip_grad_norm_` does, for this step instead of
+            the constructor's. One launch finds the norm; the step itself scales, and `.grad` stays as it is.
 
         Returns:
           What the closure returns, else None.
@@ -139,7 +166,10 @@ class Penalized(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self._make_step()
+        limit = self._max_grad_norm
+        if max_grad_norm is not None:
+            limit = check_max_norm(max_grad_norm, is_tensor, admit=admit)
+        self._make_step(limit)
         return loss
 
     def _look(self) -> Roster:
@@ -148,7 +178,7 @@ class Penalized(Optimizer):
             self._roster = Roster.of(self, self._strengths, self._mask, self._anchor)
         return self._roster
 
-    def _make_step(self) -> None:
+    def _make_step(self, max_grad_norm: float | Tensor | None) -> None:
         roster = self._look()
         if not roster.params:
             return
@@ -166,14 +196,21 @@ class Penalized(Optimizer):
         columns = self._begin(roster, bank, gradients, made, ok)
         l1, l2 = roster.strengths(s, 0), roster.strengths(s, 1)
         columns |= self._of_the_penalty(columns.pop("step_length"), l1, l2)
+        norm = None
         columns["scale"] = self._scale(roster)
+        if max_grad_norm is not None and any(moves):
+            norm = global_norm(gradients.present, backend=self._backend).to(l1)
+            if (grad_scale := getattr(self, "grad_scale", None)) is not None:
+                norm = norm / grad_scale.to(norm)
+            factor = torch.clamp(as_double(max_grad_norm, norm.device) / (norm + 1e-6), max=1.0)
+            columns["scale"] = columns["scale"] * factor
         if ok is not None:
             columns["skip"] = (1 - ok).to(l1.device).expand_as(l1)
         totals = self._launch(roster, s, bank, gradients, columns)
         torch.autograd.graph.increment_version(
             roster.params if gradients.all else [p for p, m in zip(roster.params, moves, strict=True) if m]
         )
-        self._totals = totals, l1, l2
+        self._found = Found(totals, l1, l2, norm)
 
     def _bank_of(self, roster: Roster) -> Bank:
         names = [self._state_of(g) for g in self.param_groups]
@@ -209,7 +246,7 @@ class Penalized(Optimizer):
     # Copies. torch's own __getstate__ leaves everything else out.
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = ("_penalty", "_mask", "_anchor", "_backend", "_strengths")
+        kept = ("_penalty", "_mask", "_anchor", "_backend", "_strengths", "_max_grad_norm")
         return {**super().__getstate__(), **{name: getattr(self, name) for name in kept}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -219,15 +256,14 @@ class Penalized(Optimizer):
         if loads:
             self._strengths.before_load()
         super().__setstate__(state)
-        self._roster, self._bank, self._totals = None, None, None
+        self._roster, self._bank, self._found = None, None, None
         if loads:
             self._strengths.after_load()
 
 
 def check_gradients(gradients: Gradients) -> None:
     """Raise for a sparse gradient, by the position of its parameter."""
-    present = gradients.tensors if gradients.all else [g for g in gradients.tensors if g is not None]
-    if set(map(_layout, present)) <= {torch.strided}:
+    if set(map(_layout, gradients.present)) <= {torch.strided}:
         return
     for i, g in enumerate(gradients.tensors):
         if g is not None and g.layout is not torch.strided:

@@ -34,6 +34,7 @@ class SGD(Penalized, torch.optim.SGD):
         has none, which schedulers and sweeps can change.
       penalty: "prox" as above; "decoupled" with s = lr; "grad" adds l1·sign(θ) + 2·l2·θ to the gradient.
       anchor, mask, backend: As in `fused_penalty.torch.attach`.
+      max_grad_norm: Clip the gradients by their global norm, as `fused_penalty.torch.clip_grad_norm_`, within the step.
 
     Attributes:
       penalty: The penalty before the last step.
@@ -72,13 +73,14 @@ class SGD(Penalized, torch.optim.SGD):
         penalty: Penalty = "prox",
         anchor: Anchor | None = None,
         mask: Mask | None = None,
+        max_grad_norm: float | Tensor | None = None,
         backend: str | None = None,
     ) -> None:
         super().__init__(
             params, lr, momentum, dampening, weight_decay, nesterov, maximize=maximize, foreach=foreach,
             differentiable=differentiable, fused=fused,
         )  # fmt: skip
-        self._init_penalty(l1, l2, penalty, mask, anchor, backend)
+        self._init_penalty(l1, l2, penalty, mask, anchor, max_grad_norm, backend)
 
     def _kind(self, group: Mapping[str, Any]) -> Step:
         return Step.MOMENTUM if group["momentum"] else Step.SGD
