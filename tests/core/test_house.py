@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from fused_penalty._core import steps
 from fused_penalty._core.dtypes import BITS, TABLE
 from fused_penalty._core.operations import Op, Role, op_of
+from fused_penalty._core.steps import Step, StepRole
 from tests.support.paths import ROOT
 
 PACKAGE = ROOT / "python" / "fused_penalty"
@@ -93,7 +95,7 @@ def test_files_are_small(folder: str) -> None:
     assert {name for name in LONGER.keys() & lines.keys() if lines[name] <= LIMIT} == set()  # a needless exception
 
 
-def camel(op: Op) -> str:
+def camel(op: Op | Step) -> str:
     return "".join(word.capitalize() for word in op.name.split("_"))
 
 
@@ -109,6 +111,22 @@ def test_the_twins_of_the_table() -> None:
     assert names
     codes = dict(zip(names[1].split(", "), range(int(names[2]), int(names[3])), strict=True))
     assert codes == {op.name: int(op) for op in Op if op.writes}
+
+
+def test_the_twins_of_the_steps() -> None:
+    """Codes, arrays, columns and coefficients of `_core/steps.py` are those of kernels/steps.h."""
+    cpu = pytest.importorskip("fused_penalty._cpu", reason="the native module was not built", exc_type=ImportError)
+    bits = {role: 1 << i for i, role in enumerate(StepRole)}
+    rows = [(camel(step), sum(bits[role] for role in step.arrays)) for step in Step]
+    assert cpu.steps() == rows
+    assert [_snake(name) for name in cpu.step_columns()] == list(steps.COLUMNS)
+    assert cpu.step_coefficients() == list(steps.COEFFICIENTS)
+    native = (ROOT / "kernels" / "steps.h").read_text()  # the module may be older than the sources
+    assert re.findall(r"^  ROW\((\w+), ", native, re.MULTILINE) == [name for name, _ in rows]
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower().replace("non_finite", "nonfinite")
 
 
 def role(found: Role | None) -> str:

@@ -34,15 +34,15 @@ def check_order(argument: str, value: Any) -> float:
     return order
 
 
-def check_max_norm(value: Any, is_device: IsScalar, *, admit: Admit | None = None) -> Any:
+def check_max_norm(value: Any, is_device: IsScalar, argument: str = "max_norm", *, admit: Admit | None = None) -> Any:
     """The largest norm that is left as it is: a float >= 0, which may be inf, or a 0-d array of the framework."""
     if is_device(value):
-        return check_strength("max_norm", value, is_device, admit=admit)
+        return check_strength(argument, value, is_device, admit=admit)
     limit = as_float(value)
     if limit is None or not limit >= 0:  # a NaN, too
         kind = TypeError if limit is None else ValueError
         raise bad(
-            kind, "max_norm", f"{describe(value)} is not a norm",
+            kind, argument, f"{describe(value)} is not a norm",
             "Use a float >= 0 (inf never clips) or a 0-d array of the same framework",
         )  # fmt: skip
     return limit

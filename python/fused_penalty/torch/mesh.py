@@ -83,6 +83,12 @@ class Shards:
         return torch.cat([absolute_square, largest[:, None], counts], dim=1)
 
     @_opaque
+    def all_reduce_steps(self, local: Tensor) -> Tensor:
+        """The rows of `_core.steps.COLUMNS` (n, 6) over all ranks, which are all sums: pairs of columns as rows."""
+        rows = torch.cat(local.chunk(3, dim=1))
+        return torch.cat(self.add_up(rows, self.ownership.owned * 3).chunk(3), dim=1)
+
+    @_opaque
     def agree(self) -> None:
         """Raise on every rank if the ranks pass different lists; called before the first write to a list."""
         if (self.ownership.ranks, self.ownership.digest) not in _agreed:

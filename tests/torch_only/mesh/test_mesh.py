@@ -14,11 +14,11 @@ if not torch.distributed.is_available():
     pytest.skip("this torch was built without distributed", allow_module_level=True)
 
 from tests.support import ranks
-from tests.torch_only.mesh import arguments, norms, placements, refusals, steps, strengths, writes
+from tests.torch_only.mesh import arguments, norms, optim, placements, refusals, steps, strengths, writes
 
 CHECKS = [
     f"{module.__name__}.{name}"
-    for module in (placements, arguments, refusals, steps, strengths, writes, norms)
+    for module in (placements, arguments, refusals, steps, strengths, writes, norms, optim)
     for name, f in vars(module).items()
     if inspect.isfunction(f) and list(inspect.signature(f).parameters) == ["rank", "world"]
 ]

@@ -103,7 +103,9 @@ class Penalized(Optimizer):
                 )  # fmt: skip
         self._penalty = cast(Penalty, penalty)
         self._mask, self._backend = mask, requested(backend)
-        self._max_grad_norm = None if max_grad_norm is None else check_max_norm(max_grad_norm, is_tensor, admit=admit)
+        self._max_grad_norm = (
+            None if max_grad_norm is None else check_max_norm(max_grad_norm, is_tensor, "max_grad_norm", admit=admit)
+        )
         self._anchor = list(anchor) if isinstance(anchor, Iterator) else anchor
         self._strengths = GroupStrengths(self, l1, l2, required=False)
         self._strengths.write()
@@ -168,12 +170,12 @@ class Penalized(Optimizer):
                 loss = closure()
         limit = self._max_grad_norm
         if max_grad_norm is not None:
-            limit = check_max_norm(max_grad_norm, is_tensor, admit=admit)
+            limit = check_max_norm(max_grad_norm, is_tensor, "max_grad_norm", admit=admit)
         self._make_step(limit)
         return loss
 
     def _look(self) -> Roster:
-        if self._roster is None or self._roster.key != key_of(self) or self._roster.selection.shards is not None:
+        if self._roster is None or self._roster.key != key_of(self) or self._roster.shards is not None:
             self._strengths.write()
             self._roster = Roster.of(self, self._strengths, self._mask, self._anchor)
         return self._roster
@@ -207,9 +209,8 @@ class Penalized(Optimizer):
         if ok is not None:
             columns["skip"] = (1 - ok).to(l1.device).expand_as(l1)
         totals = self._launch(roster, s, bank, gradients, columns)
-        torch.autograd.graph.increment_version(
-            roster.params if gradients.all else [p for p, m in zip(roster.params, moves, strict=True) if m]
-        )
+        moved = roster.params if gradients.all else [p for p, m in zip(roster.params, moves, strict=True) if m]
+        torch.autograd.graph.increment_version(moved)
         self._found = Found(totals, l1, l2, norm)
 
     def _bank_of(self, roster: Roster) -> Bank:
@@ -238,10 +239,13 @@ class Penalized(Optimizer):
         zero = torch.zeros_like(columns["scale"])
         coefficients = torch.stack([columns.get(name, zero) for name in COEFFICIENTS], dim=1)
         arrays = {StepRole.GRADIENT: gradients.tensors, **bank.arrays(gradients.moves, all_move=gradients.all)}
-        if s.shards is not None:
-            arrays = {role: s.shards.local(values) for role, values in arrays.items()}
+        shards = roster.shards
+        if shards is not None:
+            shards.agree()
+            arrays = {role: shards.local(values) for role, values in arrays.items()}
         parts = roster.parts(tuple(map(self._kind, self.param_groups)))
-        return run_steps(parts, roster.leaves, roster.anchors, arrays, coefficients, self._backend)
+        totals = run_steps(parts, roster.leaves, roster.anchors, arrays, coefficients, self._backend)
+        return totals if shards is None else shards.all_reduce_steps(totals)
 
     # Copies. torch's own __getstate__ leaves everything else out.
 

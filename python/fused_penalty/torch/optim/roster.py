@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -23,6 +23,9 @@ from ..strengths import per_leaf, spread
 from ..types import Anchor, Mask
 from ..writable import check_writable
 
+if TYPE_CHECKING:
+    from ..mesh import Shards
+
 
 @dataclass(frozen=True)
 class Roster:
@@ -36,6 +39,7 @@ class Roster:
     index: Sequence[int]
     leaves: list[Tensor]  # what this rank holds of the parameters
     anchors: list[Tensor]  # the leaf itself where the penalty does not see it; empty without an anchor
+    shards: Shards | None  # where there are DTensors
     _parts: dict[tuple[Step, ...], list[tuple[Step, list[int]]]] = field(default_factory=dict)
 
     @staticmethod
@@ -57,7 +61,7 @@ class Roster:
             anchors = list(every.leaves)
             for i, a in zip(s.index, s.anchors, strict=True):
                 anchors[i] = a
-        return Roster(key_of(optimizer), params, owners, s, s.index, every.leaves, anchors)
+        return Roster(key_of(optimizer), params, owners, s, s.index, every.leaves, anchors, every.shards)
 
     def with_strengths(self, strengths: GroupStrengths) -> Selection:
         """The selection with the strengths that the groups have now."""
