@@ -135,6 +135,18 @@ def test_closure_and_hooks() -> None:
     assert seen == ["before", "after"]
 
 
+@EVERY
+def test_under_compile(cls: Any, options: dict[str, Any]) -> None:
+    a, b = param(50), param(50)
+    plain, compiled = cls([a], lr=0.1, l1=0.05, **options), cls([b], lr=0.1, l1=0.05, **options)
+    step = torch.compile(compiled.step, backend="eager")
+    for _ in range(3):
+        plain.step()
+        step()
+    assert torch.equal(a, b)
+    assert torch.equal(plain.penalty, compiled.penalty)
+
+
 def test_autograd_sees_the_write() -> None:
     a = param(5)
     loss = (a * a).sum()

@@ -180,6 +180,7 @@ class Penalized(Optimizer):
             self._roster = Roster.of(self, self._strengths, self._mask, self._anchor)
         return self._roster
 
+    @torch.compiler.disable(reason="fused_penalty: one launch makes the whole step; there is nothing to compile")
     def _make_step(self, max_grad_norm: float | Tensor | None) -> None:
         roster = self._look()
         if not roster.params:
