@@ -12,7 +12,10 @@ import triton
 import triton.language as tl
 
 # The codes of the operations that have a formula here, as kernels/operations.h has them.
-GRADIENT, ADD_GRADIENT, PROX, REGULARIZE = map(tl.constexpr, range(1, 5))
+GRADIENT = tl.constexpr(1)
+ADD_GRADIENT = tl.constexpr(2)
+PROX = tl.constexpr(3)
+REGULARIZE = tl.constexpr(4)
 
 # At most so many numbers are added up in a row in float32; then they go to float64.
 RUN = tl.constexpr(16)
