@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from benchmarks.contenders import jax as contend_jax
+from benchmarks.contenders import optimizers as contend_optimizers
 from benchmarks.contenders import torch as contend_torch
 from benchmarks.models.cases import DTYPES, MODELS, Tree
 
@@ -128,4 +129,19 @@ INPLACE = (
     Contender("inplace", "torch", "ours regularize_", one, contend_torch.ours_regularize, INPLACE_MODELS),
     Contender("inplace", "torch", "ours clip_grad_norm_", two, contend_torch.ours_clip, INPLACE_MODELS),
     Contender("inplace", "torch", "torch clip_grad_norm_", two, contend_torch.torch_clip, INPLACE_MODELS),
+)
+
+# Calls over parameter data in torch's `_multi_tensor_sgd` and `_multi_tensor_adam` with these options.
+FOREACH = {"SGD": 1, "momentum": 3, "AdamW": 8}
+
+
+def _launches(name: str) -> Launches:
+    if name.endswith("foreach"):
+        return lambda n: FOREACH[name.split()[0]]
+    return two if name.endswith("_") else one
+
+
+OPTIMIZER = tuple(
+    Contender("optimizer", "torch", name, _launches(name), build, at("gpt2 resnet50 many", ""))
+    for name, build in contend_optimizers.builders().items()
 )

@@ -110,6 +110,14 @@ def claims(results: dict[Key, Result]) -> list[Claim]:
               ratio("inplace", "torch", "torch clip_grad_norm_", "ours clip_grad_norm_", "gpt2"), least=2),
         Claim("torch clip_grad_norm_, 2,000 leaves: faster than torch.nn.utils' (foreach)",
               ratio("inplace", "torch", "torch clip_grad_norm_", "ours clip_grad_norm_", "many"), least=5),
+        *(Claim(f"torch {kind} step with penalty, gpt2: over torch's fused one without",
+                ratio("optimizer", "torch", f"{kind} ours", f"{kind} torch fused", "gpt2"), most=1.05)
+          for kind in ("SGD", "momentum", "AdamW")),
+        Claim("torch AdamW step with penalty, gpt2: over torch's foreach one without",
+              ratio("optimizer", "torch", "AdamW ours", "AdamW torch foreach", "gpt2"), most=0.35),
+        Claim("torch AdamW step with penalty, 2,000 leaves: faster than torch's fused one without",
+              ratio("optimizer", "torch", "AdamW torch fused", "AdamW ours", "many"), least=8),
+        Claim("  the whole call", ms("optimizer", "torch", "AdamW ours", "many"), " ms", most=1.2),
         Claim("torch forward, gpt2: bfloat16 over our float32, elements/s", narrower("torch", "ours"), least=1.5),
         Claim("JAX forward, gpt2: bfloat16 over our float32, elements/s", narrower("jax", "ours jit"), least=1.5),
         *(Claim(f"relative error on every tree, {dtype}", _worst(results, dtype), "", most=1e-6, timed=False)
