@@ -47,10 +47,13 @@ static constexpr F subgradient(F d, S a, S b, bool has_l1, bool has_l2) {
 }
 
 // d limited to [-t, t]. d - clip(d, t) is the soft threshold: exactly 0 within the limits, NaN for NaN.
+template <class F>
+static constexpr F within(F d, F t) {
+  return d > t ? t : (d < -t ? -t : d);
+}
 template <class F, class S>
 static constexpr F clip(F d, S t) {
-  const F high = F{} + t;
-  return d > high ? high : (d < -high ? -high : d);
+  return within(d, F{} + t);
 }
 
 // What the operation writes for one element: `old` is the value of `out` before, `origin` the anchor or 0.

@@ -6,11 +6,11 @@
 //   Adam            m = m + take·(u - m),  v = keep·v + (1 - keep)·u²,  u = m / D,  D = root·√v + epsilon
 //   the step        z = shrink·x - rate·u
 //   the penalty     x = origin + S(z - origin, threshold / D) / (1 + pull / D)    in Adam's metric (metric != 0)
-//                   x = origin + S(z - origin, threshold) / (1 + pull)            in the euclidean one
+//                   x = origin + S(z - origin, threshold) · inverse               in the euclidean one
 //
 // amsgrad takes the largest v so far for D. An element that has never had a gradient (v = 0) has no metric: D would be
-// epsilon alone, and the first step would set whole untouched rows of an embedding to zero. The penalty leaves it alone.
-// A step with skip != 0 writes nothing (GradScaler found an overflow).
+// epsilon alone, and the first step would set whole untouched rows of an embedding to zero. The penalty leaves it
+// alone. A step with skip != 0 writes nothing (GradScaler found an overflow).
 //
 // F is float, double or a vector of them, as in elastic_net.h; the caller has the square root.
 #pragma once
@@ -20,55 +20,71 @@
 
 namespace fused_penalty {
 
-template <class S>
+// A leaf's coefficients, each in every lane of F; S is the type of a lane.
+template <class F, class S>
 struct StepCoefficients {
-#define FUSED_PENALTY_ENTRY(name) S name;
+#define FUSED_PENALTY_ENTRY(name) F name;
   FUSED_PENALTY_STEP_COEFFICIENTS(FUSED_PENALTY_ENTRY)
 #undef FUSED_PENALTY_ENTRY
-  S rest;  // 1 - keep, before it is rounded
+  F rest;     // 1 - keep, from float64
+  F inverse;  // 1 / (1 + pull), from float64
+  // What is there: the penalty's parts of the gradient, a decay, Nesterov's look ahead; a proximal step, its L2 part,
+  // and whether its metric is Adam's.
+  bool has_l1, has_l2, has_decay, looks, proximal, pulls, adaptive;
 
   static StepCoefficients from(const double* c) {
+    const auto in_lanes = [](double value) { return F{} + static_cast<S>(value); };
+    const auto is = [c](StepCoefficient which) { return value_of(c, which) != 0; };
+    using enum StepCoefficient;
     return {
-#define FUSED_PENALTY_ENTRY(name) static_cast<S>(value_of(c, StepCoefficient::name)),
+#define FUSED_PENALTY_ENTRY(name) in_lanes(value_of(c, StepCoefficient::name)),
         FUSED_PENALTY_STEP_COEFFICIENTS(FUSED_PENALTY_ENTRY)
 #undef FUSED_PENALTY_ENTRY
-            static_cast<S>(1 - value_of(c, StepCoefficient::keep))};
+            in_lanes(1 - value_of(c, keep)),
+        in_lanes(1 / (1 + value_of(c, pull))),
+        is(l1),
+        is(l2),
+        is(decay),
+        is(look),
+        is(threshold) || is(pull),
+        is(pull),
+        is(metric)};
   }
 };
 
 template <class F, class S>
-static constexpr F seen_gradient(F x, F d, F scaled_gradient, const StepCoefficients<S>& c) {
+static constexpr F seen_gradient(F x, F d, F scaled_gradient, const StepCoefficients<F, S>& c) {
   F u = scaled_gradient;
-  if (c.l1 != 0) u += c.l1 * sign(d);  // not 0·d, which is NaN for an infinite d
-  if (c.l2 != 0) u += c.l2 * d;
-  if (c.decay != 0) u += c.decay * x;
+  if (c.has_l1) u += c.l1 * sign(d);  // not 0·d, which is NaN for an infinite d
+  if (c.has_l2) u += c.l2 * d;
+  if (c.has_decay) u += c.decay * x;
   return u;
 }
 
 // Updates the momentum and returns what SGD goes along.
 template <class F, class S>
-static constexpr F with_momentum(F u, F& momentum, const StepCoefficients<S>& c) {
+static constexpr F with_momentum(F u, F& momentum, const StepCoefficients<F, S>& c) {
   momentum = c.keep * momentum + c.take * u;
-  return c.look != 0 ? u + c.look * momentum : momentum;
+  return c.looks ? u + c.look * momentum : momentum;
 }
 
 template <class F, class S>
-static constexpr void update_moments(F u, F& first, F& second, const StepCoefficients<S>& c) {
+static constexpr void update_moments(F u, F& first, F& second, const StepCoefficients<F, S>& c) {
   first += c.take * (u - first);
   second = c.keep * second + c.rest * u * u;
 }
 
 // d after the proximal step of a displacement z, in the euclidean metric.
 template <class F, class S>
-static constexpr F pulled(F z, const StepCoefficients<S>& c) {
-  return (z - clip(z, c.threshold)) / (1 + c.pull);
+static constexpr F pulled(F z, const StepCoefficients<F, S>& c) {
+  return (z - within(z, c.threshold)) * c.inverse;
 }
 
 // The same in the metric D, whose reciprocal is given; `second` is what D was made of.
 template <class F, class S>
-static constexpr F pulled_in_metric(F z, F reciprocal, F second, const StepCoefficients<S>& c) {
-  F found = z - clip(z, c.threshold * reciprocal);
-  if (c.pull != 0) found /= 1 + c.pull * reciprocal;
+static constexpr F pulled_in_metric(F z, F reciprocal, F second, const StepCoefficients<F, S>& c) {
+  F found = z - within(z, c.threshold * reciprocal);
+  if (c.pulls) found /= 1 + c.pull * reciprocal;
   return second == 0 ? z : found;
 }
 

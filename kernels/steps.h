@@ -1,5 +1,6 @@
-// The table of steps: what an optimizer's step with the penalty in it reads, writes and finds. The twin of _core/steps.py,
-// and a test compares the two. A new step is a row here and there, and its formula in step_formula.h and the reference.
+// The table of steps: what an optimizer's step with the penalty in it reads, writes and finds. The twin of
+// _core/steps.py, and a test compares the two. A new step is a row here and there, and its formula in step_formula.h
+// and the reference.
 #pragma once
 
 #include <cstdint>
@@ -18,11 +19,11 @@ enum StepRole : uint32_t {
 
 // Every step writes x; one that reads a gradient writes the state that it has, too.
 //      name        arrays
-#define FUSED_PENALTY_STEPS(ROW)                    \
-  ROW(ProxMetric, kSecond)                          \
-  ROW(Sgd, kGradient)                               \
-  ROW(Momentum, kGradient | kFirst)                 \
-  ROW(Adam, kGradient | kFirst | kSecond)           \
+#define FUSED_PENALTY_STEPS(ROW)          \
+  ROW(ProxMetric, kSecond)                \
+  ROW(Sgd, kGradient)                     \
+  ROW(Momentum, kGradient | kFirst)       \
+  ROW(Adam, kGradient | kFirst | kSecond) \
   ROW(Amsgrad, kGradient | kFirst | kSecond | kMaximum)
 
 enum class Step : uint32_t {
@@ -59,9 +60,10 @@ enum class StepColumn {
 constexpr int kStepColumns = static_cast<int>(StepColumn::kCount);
 
 // The coefficients of a leaf, float64 numbers in this order. step_formula.h says what they are to each step.
-#define FUSED_PENALTY_STEP_COEFFICIENTS(ENTRY)                                                                  \
-  ENTRY(scale) ENTRY(l1) ENTRY(l2) ENTRY(decay) ENTRY(shrink) ENTRY(keep) ENTRY(take) ENTRY(look) ENTRY(rate)   \
-      ENTRY(root) ENTRY(epsilon) ENTRY(threshold) ENTRY(pull) ENTRY(metric) ENTRY(skip)
+#define FUSED_PENALTY_STEP_COEFFICIENTS(ENTRY)                                                               \
+  ENTRY(scale)                                                                                               \
+  ENTRY(l1) ENTRY(l2) ENTRY(decay) ENTRY(shrink) ENTRY(keep) ENTRY(take) ENTRY(look) ENTRY(rate) ENTRY(root) \
+      ENTRY(epsilon) ENTRY(threshold) ENTRY(pull) ENTRY(metric) ENTRY(skip)
 
 enum class StepCoefficient {
 #define FUSED_PENALTY_ENTRY(name) name,

@@ -39,7 +39,8 @@ using Vector = typename VectorOf<Lane, kBytes>::type;
 
 using Floats = Vector<float>;
 using Doubles = Vector<double>;
-using Words = Vector<uint32_t>;  // the bits of Floats
+using Words = Vector<uint32_t>;      // the bits of Floats
+using LongWords = Vector<uint64_t>;  // the bits of Doubles
 
 // The register that computes with elements of type T: floats for what is narrower.
 template <class T>
@@ -128,6 +129,10 @@ inline void store(Half* p, Floats v) {
   store_words(p, half | (bits >> 16 & 0x8000));
 }
 #endif
+
+// |v| by its bits: one instruction, where a comparison takes three.
+inline Floats absolute(Floats v) { return bit_cast<Floats>(bit_cast<Words>(v) & 0x7fffffffu); }
+inline Doubles absolute(Doubles v) { return bit_cast<Doubles>(bit_cast<LongWords>(v) & ~(uint64_t{1} << 63)); }
 
 #if defined(__AVX512F__)
 inline Floats square_root(Floats v) { return bit_cast<Floats>(_mm512_sqrt_ps(bit_cast<__m512>(v))); }

@@ -1,5 +1,5 @@
-// Work on every chunk of a table, on some threads, and the sums of each slot. The partial results of chunks are added to
-// their slots in the order of the table, whichever thread made them.
+// Work on every chunk of a table, on some threads, and the sums of each slot. The partial results of chunks are added
+// to their slots in the order of the table, whichever thread made them.
 #pragma once
 
 #include <algorithm>

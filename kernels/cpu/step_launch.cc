@@ -15,7 +15,7 @@ void launch(const StepLaunch& call, Helpers& pool, Isa isa) {
       return arrays ? const_cast<void*>(static_cast<const void*>(arrays[chunk.leaf])) : nullptr;
     };
     const double* c = call.coefficients + kStepCoefficients * chunk.slot();
-    const StepArrays arrays{of(call.x),     of(call.anchor), of(call.gradient),           of(call.first),
+    const StepArrays arrays{of(call.x),      of(call.anchor),  of(call.gradient),          of(call.first),
                             of(call.second), of(call.maximum), call.wide_state[chunk.leaf]};
     const bool writes = value_of(c, StepCoefficient::skip) == 0 && (reads_gradient ? arrays.gradient : arrays.second);
     if (writes) return step(chunk, arrays, c);

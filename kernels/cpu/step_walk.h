@@ -2,6 +2,7 @@
 // Included by one translation unit per instruction set; as in walk.h, all give the same bits.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <type_traits>
 
@@ -29,25 +30,28 @@ struct StepWalk {
   static constexpr int kRegisters = kLanes / kWidth;
   static constexpr bool kReadsGradient = has(kStep, kGradient);
   static constexpr bool kIsAdam = has(kStep, kSecond) && kReadsGradient;
+  static constexpr int kParts = 8;  // double accumulators of a column, which one register or two can hold
+  using Totals = std::array<double, kParts>;
+  using Coefficients = StepCoefficients<V, Lane>;
   using Lanes = std::array<V, kRegisters>;
-  using Block = std::array<Lanes, kStepColumns>;
+  struct Block {
+    Lanes abs, square, grad_square, step_square;
+    std::array<decltype(V{} == V{}), kRegisters> zeros;
+  };
 
   StepCursor<T, S> at;
-  StepCoefficients<Lane> c;
-  StepFound found{};
+  Coefficients c;
+  std::array<Totals, kStepColumns> totals{};
 
-  static V& column(Block& block, StepColumn which, int k) { return block[static_cast<int>(which)][k]; }
-
-  // Elements [i, i + kWidth) into the sums of register k.
-  inline void one(Block& block, int64_t i, int k) {
+  // Elements [i, i + kWidth) into the sums of register k. `c` is a copy that no store into an array can change.
+  inline void one(Block& block, const Coefficients& c, int64_t i, int k) {
     const V x = load(at.x + i);
     V origin{}, z = x, second{}, reciprocal{};
     if constexpr (kAnchored) origin = load(at.anchor + i);
     const V d = x - origin;
     if constexpr (kReadsGradient) {
-      const V one = V{} + 1, gradient = c.scale * load(at.gradient + i);
-      column(block, StepColumn::kGradSquare, k) += scaled(gradient) * gradient;
-      column(block, StepColumn::kNonFinite, k) += gradient - gradient == 0 ? V{} : one;
+      const V gradient = c.scale * load(at.gradient + i);
+      block.grad_square[k] += scaled(gradient) * gradient;
       V along = seen_gradient(x, d, gradient, c);
       if constexpr (kStep == Step::kMomentum) {
         V momentum = load(at.first + i);
@@ -72,29 +76,36 @@ struct StepWalk {
       reciprocal = 1 / (c.root * square_root(second) + c.epsilon);
     }
     V after = z - origin;
-    if (c.threshold != 0 || c.pull != 0) {
-      after = has(kStep, kSecond) && c.metric != 0 ? pulled_in_metric(after, reciprocal, second, c) : pulled(after, c);
+    if (c.proximal) {
+      after = has(kStep, kSecond) && c.adaptive ? pulled_in_metric(after, reciprocal, second, c) : pulled(after, c);
       z = kAnchored ? origin + after : after;
     }
     store(at.x + i, z);
-    column(block, StepColumn::kAbs, k) += magnitude(d);
-    column(block, StepColumn::kSquare, k) += scaled(d) * d;
-    column(block, StepColumn::kStepSquare, k) += scaled(z - x) * (z - x);
-    column(block, StepColumn::kZeros, k) += after == 0 ? V{} + 1 : V{};
+    block.abs[k] += absolute(d);
+    block.square[k] += scaled(d) * d;
+    block.step_square[k] += scaled(z - x) * (z - x);
+    block.zeros[k] -= after == 0;  // a comparison gives -1 for true
   }
 
   inline void rows(int count) {
     Block block{};
+    const Coefficients coefficients = c;
     for (int64_t i = 0; i < count * kLanes; i += kLanes)
 #pragma GCC unroll 4
-      for (int k = 0; k < kRegisters; ++k) one(block, i + k * kWidth, k);
+      for (int k = 0; k < kRegisters; ++k) one(block, coefficients, i + k * kWidth, k);
+    add(StepColumn::kAbs, block.abs);
+    add(StepColumn::kSquare, block.square);
+    add(StepColumn::kStepSquare, block.step_square);
+    add(StepColumn::kZeros, block.zeros);
+    if constexpr (kReadsGradient) add(StepColumn::kGradSquare, block.grad_square);
     advance(count * kLanes);
-    for (int column = 0; column < kStepColumns; ++column) {
-      double sum = 0;
-      for (const V& lanes : block[column])
-        for (int j = 0; j < kWidth; ++j) sum += lanes[j];
-      found.column[column] += sum;
-    }
+  }
+
+  template <class Registers>
+  inline void add(StepColumn column, const Registers& registers) {
+    Totals& sums = totals[static_cast<int>(column)];
+    for (int k = 0; k < kRegisters; ++k)
+      for (int j = 0; j < kWidth; ++j) sums[(k * kWidth + j) % kParts] += static_cast<double>(registers[k][j]);
   }
 
   void advance(int64_t n) {  // arithmetic on an absent (null) array would be undefined
@@ -124,15 +135,35 @@ struct StepWalk {
     if constexpr (has(kStep, kFirst)) copy(here.first, first);
     if constexpr (kIsAdam) copy(here.second, second);
     if constexpr (has(kStep, kMaximum)) copy(here.maximum, maximum);
-    found.column[static_cast<int>(StepColumn::kZeros)] -= kLanes - count;
+    totals[static_cast<int>(StepColumn::kZeros)][0] -= kLanes - count;
+  }
+
+  // Elements of the gradient that are not finite. Asked for only where its sum of squares is not.
+  double non_finite(const T* gradient, int64_t n) const {
+    double count = 0;
+    for (int64_t i = 0; i < n; i += kWidth) {
+      T some[kWidth] = {};
+      std::memcpy(some, gradient + i, std::min<int64_t>(kWidth, n - i) * sizeof(T));
+      const V lanes = c.scale * load(some);
+      for (int j = 0; j < std::min<int64_t>(kWidth, n - i); ++j) count += !std::isfinite(lanes[j]);
+    }
+    return count;
   }
 
   StepFound run(int64_t n) {
+    const T* const gradient = at.gradient;
+    const int64_t whole = n;
     for (; n >= kRun * kLanes; n -= kRun * kLanes) rows(kRun);
     if (n >= kLanes) rows(static_cast<int>(n / kLanes));
     if (n % kLanes) edge(static_cast<int>(n % kLanes));
+    StepFound found{};
+    for (int column = 0; column < kStepColumns; ++column)
+      for (double part : totals[column]) found.column[column] += part;
+    const auto of = [&found](StepColumn column) -> double& { return found.column[static_cast<int>(column)]; };
     for (StepColumn squares : {StepColumn::kSquare, StepColumn::kGradSquare, StepColumn::kStepSquare})
-      found.column[static_cast<int>(squares)] *= kUnscaled;
+      of(squares) *= kUnscaled;
+    if constexpr (kReadsGradient)
+      if (!std::isfinite(of(StepColumn::kGradSquare))) of(StepColumn::kNonFinite) = non_finite(gradient, whole);
     return found;
   }
 };
@@ -145,8 +176,7 @@ StepFound step(const Chunk& chunk, const StepArrays& arrays, const double* coeff
   S* const s = nullptr;
   StepWalk<T, S, kStep, kAnchored> walk{{at(arrays.x, t), at(arrays.anchor, t), at(arrays.gradient, t),
                                          at(arrays.first, s), at(arrays.second, s), at(arrays.maximum, s)},
-                                        StepCoefficients<typename StepWalk<T, S, kStep, kAnchored>::Lane>::from(
-                                            coefficients)};
+                                        StepWalk<T, S, kStep, kAnchored>::Coefficients::from(coefficients)};
   return walk.run(chunk.length());
 }
 

@@ -22,6 +22,7 @@ def stepped(step: Step, x: Tensor, anchor: Tensor | None, arrays: Arrays, coeffi
     (d,) = displacements([x], [] if anchor is None else [anchor])
     c = SimpleNamespace(**dict(zip(COEFFICIENTS, coefficients.to(d.dtype).unbind(), strict=True)))
     c.rest = (1 - coefficients[COEFFICIENTS.index("keep")]).to(d.dtype)
+    c.inverse = (1 / (1 + coefficients[COEFFICIENTS.index("pull")])).to(d.dtype)
     old = {role: wide(a) for role, a in arrays.items()}
     found, along, start = {}, None, wide(x)
     if step in (Step.SGD, Step.MOMENTUM):
@@ -41,7 +42,7 @@ def stepped(step: Step, x: Tensor, anchor: Tensor | None, arrays: Arrays, coeffi
     z = start if along is None else c.shrink * start - c.rate * along
     origin = torch.zeros_like(d) if anchor is None else wide(anchor)
     after = z - origin
-    pulled = (after - clip(after, c.threshold)) / (1 + c.pull)
+    pulled = (after - clip(after, c.threshold)) * c.inverse
     if StepRole.SECOND in step.arrays:
         reciprocal = _reciprocal(second, c)
         inside = (after - clip(after, c.threshold * reciprocal)) / (1 + c.pull * reciprocal)
