@@ -68,7 +68,9 @@ def reach(group: Group) -> Value:
     """The length of a step in the long run. A constant gradient g makes torch's momentum g·(1 - dampening) /
     (1 - momentum): steps become this much longer than lr, and a proximal step with lr alone would count too little."""
     momentum = group.get("momentum") or 0.0
-    length: Value = group["lr"] * (1 - (group.get("dampening") or 0.0)) / (1 - momentum) if momentum else group["lr"]
+    if not 0 < momentum < 1:  # none, or one that never settles
+        return group["lr"]  # type: ignore[no-any-return]
+    length: Value = group["lr"] * (1 - (group.get("dampening") or 0.0)) / (1 - momentum)
     return length
 
 

@@ -79,6 +79,19 @@ def test_a_bad_device_scalar_gives_nan(bad: float) -> None:
     assert a.detach().isnan().all()
 
 
+@pytest.mark.parametrize("l1", [0.0, 0.25])
+def test_a_momentum_that_never_settles(l1: float) -> None:
+    """torch allows 1; the length of the step in the long run would be infinite."""
+    a, b = param(40), param(40)
+    ours, its = SGD([a], lr=0.1, momentum=1.0, l1=l1), torch.optim.SGD([b], lr=0.1, momentum=1.0)
+    for _ in range(2):
+        ours.step()
+        its.step()
+        with torch.no_grad():
+            b.copy_(torch.nn.functional.softshrink(b, 0.1 * l1))
+    assert torch.allclose(a, b, atol=1e-6)
+
+
 def test_mask_and_names() -> None:
     model = nn.Linear(4, 3)
     optimizer = Adam(model.named_parameters(), lr=0.1, l1=0.5, mask={"weight": True, "bias": False})

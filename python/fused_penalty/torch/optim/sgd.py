@@ -95,7 +95,9 @@ class SGD(Penalized, torch.optim.SGD):
         length = roster.each([g["lr"] for g in groups])
         momentum = roster.each([g["momentum"] for g in groups])
         keep, take = momentum, 1 - roster.each([g["dampening"] for g in groups])
-        reach = torch.where(momentum > 0, take / (1 - momentum), 1.0)  # torch ignores dampening without momentum
+        # torch ignores dampening without momentum; a momentum of 1 or more never settles
+        settles = (momentum > 0) & (momentum < 1)
+        reach = torch.where(settles, take / (1 - momentum), 1.0)
         if any(made):  # the first momentum is the gradient itself
             new = torch.tensor(made, device=length.device)
             keep, take = torch.where(new, 0.0, keep), torch.where(new, 1.0, take)
