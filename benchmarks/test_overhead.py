@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.contenders import jax as contend_jax
 from benchmarks.contenders import triton as contend_triton
-from benchmarks.contenders.table import EVERYWHERE, Contender, four_a_leaf, one, one_and_one_a_leaf, two
+from benchmarks.contenders.table import EVERYWHERE, Contender, four_per_leaf, one, one_and_one_per_leaf, two
 from benchmarks.harness.measure import cases, measure
 from benchmarks.models.cases import Tree
 
@@ -37,11 +37,11 @@ TRITON = (
 )
 FEW = (
     Contender(
-        "overhead", "jax", "ours eager value_and_grad", one_and_one_a_leaf, contend_jax.ours_value_and_grad_eager,
+        "overhead", "jax", "ours eager value_and_grad", one_and_one_per_leaf, contend_jax.ours_value_and_grad_eager,
         EVERYWHERE,
     ),
     Contender(
-        "overhead", "jax", "naive eager", four_a_leaf, contend_jax.naive_value_and_grad_eager, EVERYWHERE
+        "overhead", "jax", "naive eager", four_per_leaf, contend_jax.naive_value_and_grad_eager, EVERYWHERE
     ),
 )  # fmt: skip
 

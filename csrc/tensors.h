@@ -20,7 +20,7 @@ struct Rows {
 // A list of tensors. It holds them, so an address is good for as long as this object lives.
 class Tensors {
  public:
-  // Throws TypeError where an item is no dense array (sparse, meta, nested, ...) or the kernels
+  // Throws TypeError where an item is not a dense array (sparse, meta, nested, ...) or the kernels
   // do not know its dtype; the caller then looks for the culprit and its name.
   // `like`: None in the list then stands for an absent array (address 0) of that tensor's layout.
   Tensors(const pybind11::list& list, const Tensors* like);

@@ -67,28 +67,30 @@ def two(n: int) -> int:
     return 2
 
 
-def two_a_leaf(n: int) -> int:
+def two_per_leaf(n: int) -> int:
     return 2 * n
 
 
-def four_a_leaf(n: int) -> int:
+def four_per_leaf(n: int) -> int:
     return 4 * n
 
 
-def one_and_one_a_leaf(n: int) -> int:
+def one_and_one_per_leaf(n: int) -> int:
     return 1 + n
 
 
 FORWARD = (
     Contender("forward", "torch", "read limit", one, contend_torch.read_limit, EVERYWHERE),
     Contender("forward", "torch", "ours", one, contend_torch.ours, EVERYWHERE),
-    Contender("forward", "torch", "naive eager", two_a_leaf, contend_torch.naive, PEERS),
+    Contender("forward", "torch", "naive eager", two_per_leaf, contend_torch.naive, PEERS),
     Contender("forward", "torch", "_foreach_norm", two, contend_torch.foreach, PEERS),
-    Contender("forward", "torch", COMPILED, two_a_leaf, contend_torch.compiled, at("minilm", "")),
+    Contender("forward", "torch", COMPILED, two_per_leaf, contend_torch.compiled, at("minilm", "")),
     Contender("forward", "jax", "ours jit", one, contend_jax.ours, EVERYWHERE),
-    Contender("forward", "jax", "naive jit", two_a_leaf, contend_jax.naive_jit, PEERS & NOT_MANY),
-    Contender("forward", "jax", "naive eager", two_a_leaf, contend_jax.naive_eager, at("gpt2 many", "")),
-    Contender("forward", "jax", "optax norms jit", two_a_leaf, contend_jax.optax_norms, at("gpt2 resnet50 minilm", "")),
+    Contender("forward", "jax", "naive jit", two_per_leaf, contend_jax.naive_jit, PEERS & NOT_MANY),
+    Contender("forward", "jax", "naive eager", two_per_leaf, contend_jax.naive_eager, at("gpt2 many", "")),
+    Contender(
+        "forward", "jax", "optax norms jit", two_per_leaf, contend_jax.optax_norms, at("gpt2 resnet50 minilm", "")
+    ),
 )
 
 GRADIENT = (
@@ -96,15 +98,15 @@ GRADIENT = (
     Contender("gradient", "torch", "fresh buffers", one, contend_torch.fresh_buffers, GRADIENTS),
     Contender("gradient", "torch", "ours penalty_and_grad", one, contend_torch.ours_and_grad, GRADIENTS),
     Contender("gradient", "torch", "ours backward", two, contend_torch.ours_backward, GRADIENTS),
-    Contender("gradient", "torch", "naive eager", four_a_leaf, contend_torch.naive_backward, GRADIENTS),
-    Contender("gradient", "torch", COMPILED, four_a_leaf, contend_torch.compiled_backward, at("", "")),
+    Contender("gradient", "torch", "naive eager", four_per_leaf, contend_torch.naive_backward, GRADIENTS),
+    Contender("gradient", "torch", COMPILED, four_per_leaf, contend_torch.compiled_backward, at("", "")),
     Contender("gradient", "jax", "ours penalty_and_grad", one, contend_jax.ours_and_grad, GRADIENTS),
     Contender(
-        "gradient", "jax", "ours value_and_grad", one_and_one_a_leaf, contend_jax.ours_value_and_grad,
+        "gradient", "jax", "ours value_and_grad", one_and_one_per_leaf, contend_jax.ours_value_and_grad,
         GRADIENTS & NOT_MANY,
     ),
     Contender(
-        "gradient", "jax", "naive jit", four_a_leaf, contend_jax.naive_value_and_grad, GRADIENTS & NOT_MANY
+        "gradient", "jax", "naive jit", four_per_leaf, contend_jax.naive_value_and_grad, GRADIENTS & NOT_MANY
     ),
 )  # fmt: skip
 
@@ -123,7 +125,7 @@ INPLACE = (
     Contender("inplace", "torch", "pass limit", one, contend_torch.pass_limit, INPLACE_MODELS),
     Contender("inplace", "torch", "ours add_grad_", one, contend_torch.ours_add, INPLACE_MODELS),
     Contender("inplace", "torch", "foreach add", five, contend_torch.foreach_add, INPLACE_MODELS),
-    Contender("inplace", "torch", "naive eager", four_a_leaf, contend_torch.naive_add, at("gpt2 many", "")),
+    Contender("inplace", "torch", "naive eager", four_per_leaf, contend_torch.naive_add, at("gpt2 many", "")),
     Contender("inplace", "torch", "ours prox_", one, contend_torch.ours_prox, INPLACE_MODELS),
     Contender("inplace", "torch", "foreach prox, no value", four, contend_torch.foreach_prox, INPLACE_MODELS),
     Contender("inplace", "torch", "ours regularize_", one, contend_torch.ours_regularize, INPLACE_MODELS),

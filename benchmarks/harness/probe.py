@@ -54,7 +54,7 @@ def main(verb: str, framework: str, name: str, model: str, dtype: str) -> None:
     tree = load(model, dtype, constant)
     assert not isinstance(tree, str), tree
     (row,) = (r for r in FORWARD + GRADIENT if (r.verb, r.framework, r.name) == (verb, framework, name))
-    importlib.import_module(f"fused_penalty.{framework}")  # importing is no part of a first call
+    importlib.import_module(f"fused_penalty.{framework}")  # importing is not part of a first call
     getattr(tree, framework)
     with Peak() as peak:
         start = time.perf_counter()

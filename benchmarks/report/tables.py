@@ -69,7 +69,7 @@ def _times(results: dict[Key, Result], machine: dict[str, Any], full: bool) -> T
 
 
 def _block(results: dict[Key, Result], verb: str, model: str, rows: list[Result]) -> Iterator[list[str]]:
-    """The rows of one model: one a contender, its dtypes side by side."""
+    """The rows of one model: one per contender, its dtypes side by side."""
     if not rows:
         return
     if not any(r.median_ms for r in rows):  # nothing ran: one row says why

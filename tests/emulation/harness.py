@@ -38,7 +38,7 @@ class Case:
     op: Op
     leaves: list[np.ndarray]
     anchors: list[np.ndarray] | None = None
-    slots: list[int] | None = None  # default: a slot a leaf
+    slots: list[int] | None = None  # default: one slot per leaf
     strengths: np.ndarray | None = None
     skew: Sequence[int] = ()
     terms: int = BOTH

@@ -1,4 +1,4 @@
-"""What only the Triton backend has, run by Triton's interpreter: its tables follow the tensors, one launch a call, and
+"""What only the Triton backend has, run by Triton's interpreter: its tables follow the tensors, one launch per call, and
 every operation writes the bits of the CPU kernels."""
 
 from __future__ import annotations

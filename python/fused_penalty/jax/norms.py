@@ -27,7 +27,7 @@ def global_norm(params: Params, ord: float = 2, *, backend: str | None = None) -
     3.4e38, that of a norm above 1.8e19, is inf.
 
     Args:
-      params: Leaves as in `penalty`, or gradients, of any of the dtypes, also mixed. None is no leaf.
+      params: Leaves as in `penalty`, or gradients, of any of the dtypes, also mixed. None is not a leaf.
       ord: 1, 2 or inf.
       backend: As in `penalty`.
 

@@ -116,7 +116,7 @@ def proximal_adamw(
     Args:
       learning_rate, b1, b2, eps, eps_root, mu_dtype, nesterov: As in `optax.adamw`. learning_rate is a float, a 0-d
         array or a schedule.
-      weight_decay: AdamW's own decoupled decay of θ, with optax's default, which is no part of the objective: not the
+      weight_decay: AdamW's own decoupled decay of θ, with optax's default, which is not part of the objective: not the
         `weight_decay` of `proximal`, another name for its l2. With 0 training minimises loss + penalty.
       amsgrad: The running maximum of v̂, as in `optax.amsgrad`. optax has no amsgrad with nesterov.
       l1, l2, mask, anchor: As in `proximal`. mask is the penalty's; `optax.adamw(mask=)` is weight_decay_mask here.

@@ -189,7 +189,7 @@ def _listed(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
         return [parameters]
     if isinstance(parameters, (str, bytes, Mapping)) or not isinstance(parameters, Iterable):
         raise bad(
-            TypeError, "parameters", f"{describe(parameters)} is no list of tensors",
+            TypeError, "parameters", f"{describe(parameters)} is not a list of tensors",
             "Give a tensor or an iterable of tensors, such as model.parameters()",
         )  # fmt: skip
     listed = list(parameters)
