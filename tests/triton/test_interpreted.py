@@ -1,5 +1,5 @@
-"""What only the Triton backend has, run by Triton's interpreter: its tables follow the tensors, one launch per call, and
-every operation writes the bits of the CPU kernels."""
+"""What only the Triton backend has, run by Triton's interpreter: its tables follow the tensors, one launch per call,
+and every operation writes the bits of the CPU kernels."""
 
 from __future__ import annotations
 
