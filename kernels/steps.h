@@ -49,7 +49,12 @@ constexpr bool has(Step step, uint32_t role) { return kSteps[static_cast<uint32_
 // What is found in a chunk or a slot: sums over d = x - anchor before the step, the gradient as the optimizer is given
 // it, and the change of x; elements whose d the step leaves at zero; elements of the gradient that are not finite.
 #define FUSED_PENALTY_STEP_COLUMNS(COLUMN) \
-  COLUMN(Abs) COLUMN(Square) COLUMN(GradSquare) COLUMN(StepSquare) COLUMN(Zeros) COLUMN(NonFinite)
+  COLUMN(Abs)                              \
+  COLUMN(Square)                           \
+  COLUMN(GradSquare)                       \
+  COLUMN(StepSquare)                       \
+  COLUMN(Zeros)                            \
+  COLUMN(NonFinite)
 
 enum class StepColumn {
 #define FUSED_PENALTY_COLUMN(name) k##name,
@@ -60,10 +65,22 @@ enum class StepColumn {
 constexpr int kStepColumns = static_cast<int>(StepColumn::kCount);
 
 // The coefficients of a leaf, float64 numbers in this order. step_formula.h says what they are to each step.
-#define FUSED_PENALTY_STEP_COEFFICIENTS(ENTRY)                                                               \
-  ENTRY(scale)                                                                                               \
-  ENTRY(l1) ENTRY(l2) ENTRY(decay) ENTRY(shrink) ENTRY(keep) ENTRY(take) ENTRY(look) ENTRY(rate) ENTRY(root) \
-      ENTRY(epsilon) ENTRY(threshold) ENTRY(pull) ENTRY(metric) ENTRY(skip)
+#define FUSED_PENALTY_STEP_COEFFICIENTS(ENTRY) \
+  ENTRY(scale)                                 \
+  ENTRY(l1)                                    \
+  ENTRY(l2)                                    \
+  ENTRY(decay)                                 \
+  ENTRY(shrink)                                \
+  ENTRY(keep)                                  \
+  ENTRY(take)                                  \
+  ENTRY(look)                                  \
+  ENTRY(rate)                                  \
+  ENTRY(root)                                  \
+  ENTRY(epsilon)                               \
+  ENTRY(threshold)                             \
+  ENTRY(pull)                                  \
+  ENTRY(metric)                                \
+  ENTRY(skip)
 
 enum class StepCoefficient {
 #define FUSED_PENALTY_ENTRY(name) name,
