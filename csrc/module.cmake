@@ -7,5 +7,5 @@ pybind11_add_module(_cpu
   ${FUSED_PENALTY_CSRC_DIR}/tensors.cc)
 target_include_directories(_cpu SYSTEM PRIVATE
   ${FUSED_PENALTY_CSRC_DIR}/../third_party/xla ${FUSED_PENALTY_CSRC_DIR}/../third_party/dlpack)
-target_link_libraries(_cpu PRIVATE fused_penalty_cpu)
+target_link_libraries(_cpu PRIVATE fused_penalty_cpu_steps)
 target_compile_options(_cpu PRIVATE -Wall -Wextra)

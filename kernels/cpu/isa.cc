@@ -1,7 +1,5 @@
 #include "isa.h"
 
-#include "step_isa.h"
-
 namespace fused_penalty::cpu {
 
 #if defined(__x86_64__)
@@ -19,18 +17,10 @@ WalkChunk walk_for(Isa isa, Op op, bool anchored) {
   if (isa == Isa::kAvx2) return avx2_walk(op, anchored);
   return portable_walk(op, anchored);
 }
-
-StepChunk step_for(Isa isa, Step step, bool anchored) {
-  if (isa == Isa::kAvx512) return avx512_step(step, anchored);
-  if (isa == Isa::kAvx2) return avx2_step(step, anchored);
-  return portable_step(step, anchored);
-}
 #else
 bool supported(Isa isa) { return isa == Isa::kPortable; }
 
 WalkChunk walk_for(Isa, Op op, bool anchored) { return portable_walk(op, anchored); }
-
-StepChunk step_for(Isa, Step step, bool anchored) { return portable_step(step, anchored); }
 #endif
 
 Isa best_isa() {
