@@ -79,7 +79,9 @@ SWITCHES: dict[str, Callable[[], Any]] = {
     "jax.transfer_guard('disallow')": lambda: jax.transfer_guard("disallow"),
 }
 # they make transfers outside jit
-BY_THEMSELVES = {"grad of penalty", *(verb for verb in VERBS if verb.startswith("optax."))}
+BY_THEMSELVES = {
+    "grad of penalty", *(v for v in VERBS if v.startswith("optax.") and v != "optax.clip_by_global_norm"),
+}  # fmt: skip
 
 
 def put(tree: Tree, mode: str) -> Tree:
