@@ -9,14 +9,14 @@ import functools
 import importlib
 import importlib.util
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from .errors import bad, describe
 from .operations import Op
 from .plan import CHUNK, GPU_CHUNK, Plan
-from .steps import Step, StepRole
+from .steps import Arrays, Step
 
 ENVIRONMENT = "FUSED_PENALTY_BACKEND"
 INTERPRET = "TRITON_INTERPRET"
@@ -233,14 +233,13 @@ class JaxBackend(Protocol):
 class TorchBackend(Protocol):
     """A backend of PyTorch: one function, for leaves of one device. `anchors` is empty where there are none; `outs` are
     the arrays that the operation writes, None for a leaf that is only read, or the very list `xs` for an operation that
-    is to be written over its leaves; coefficients are (n, 2) float64, and
-    `terms` tell which of them are not statically absent. An operation that writes nothing is given no outs,
-    coefficients (None) and terms.
+    is to be written over its leaves; coefficients are (n, 2) float64, and `terms` tell which of them are not statically
+    absent. An operation that writes nothing is given no outs, coefficients (None) and terms.
 
     Returns the totals (n, len(op.columns)) float64 of what was read.
 
-    A row with `steps` has a second one, for an optimizer's step: `arrays` are lists like the leaves, with None for a
-    leaf that is only read; coefficients are (n, len(steps.COEFFICIENTS)) float64. Returns (n, len(steps.COLUMNS)).
+    A row with `steps` has a second one, for an optimizer's step: coefficients are (n, len(steps.COEFFICIENTS)) float64.
+    Returns (n, len(steps.COLUMNS)) float64.
     """
 
     def launch(
@@ -252,7 +251,7 @@ class TorchBackend(Protocol):
         step: Step,
         xs: list[Any],
         anchors: list[Any],
-        arrays: Mapping[StepRole, Sequence[Any | None]],
+        arrays: Arrays,
         coefficients: Any,
     ) -> Any: ...
 

@@ -7,6 +7,8 @@ of each coefficient; `torch/step_formula.py` is their twin in torch.
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 COLUMNS = ("abs", "square", "grad_square", "step_square", "zeros", "nonfinite")
 COEFFICIENTS = (
@@ -22,6 +24,10 @@ class StepRole(enum.Enum):
     FIRST = "first"  # SGD's momentum, Adam's first moment
     SECOND = "second"  # Adam's second moment
     MAXIMUM = "maximum"  # amsgrad's maximum of the second
+
+
+Arrays: TypeAlias = Mapping[StepRole, Sequence[Any | None]]
+"""For each role a list like the leaves, with None for a leaf that has none or is only read."""
 
 
 class Step(enum.IntEnum):

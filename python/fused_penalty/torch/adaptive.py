@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from .._core.errors import bad
-from .._core.steps import COEFFICIENTS, Step, StepRole
+from .._core.steps import Step, StepRole
 from .metrics import Metric, Rule
 from .params import Selection
 from .scalars import as_double
-from .steps import run_steps
+from .steps import matrix, proximal_columns, run_steps
 from .strengths import combine, per_leaf
 from .writable import check_writable
 
@@ -47,21 +47,16 @@ def step_in_metric(
             )  # fmt: skip
     l1, l2 = per_leaf(s, 0), per_leaf(s, 1)
     length = _column([0.0 if m is None else m.length for m in metrics], device)
-    least = torch.minimum(torch.minimum(l1, l2), length)
-    good = torch.where(least >= 0, 1.0, torch.nan)  # as in `coefficients_of`
     columns = {
-        "threshold": length * l1 * good,
-        "pull": 2 * length * l2 * good,
+        **proximal_columns(length, l1, l2),
         "root": _column([1.0 if m is None else m.root for m in metrics], device),
         "epsilon": _column([1.0 if m is None else m.epsilon for m in metrics], device),
         "metric": torch.ones_like(l1),
     }
     if overflow is not None:
         columns["skip"] = (overflow.to(device) > 0).to(torch.float64).expand_as(l1)
-    zero = torch.zeros_like(l1)
-    coefficients = torch.stack([columns.get(name, zero) for name in COEFFICIENTS], dim=1)
     parts = [(Step.PROX_METRIC, index) for index in s.by_device]
-    totals = run_steps(parts, s.leaves, s.anchors, {StepRole.SECOND: seconds}, coefficients, backend)[:, :2]
+    totals = run_steps(parts, s.leaves, s.anchors, {StepRole.SECOND: seconds}, matrix(columns), backend)[:, :2]
     return combine(s, totals if s.shards is None else s.shards.all_reduce(totals)).to(s.dtype)
 
 

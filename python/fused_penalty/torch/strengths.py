@@ -72,10 +72,13 @@ def coefficients_of(op: Op, s: Selection, step: float | Tensor = 1.0) -> Tensor:
     found = torch.stack(op.coefficients(l1, l2, step), dim=1)
     if op.writes is not Role.X:
         return found
+    return torch.where(is_step(l1, l2, step).unsqueeze(-1), found, torch.nan)
+
+
+def is_step(l1: Tensor, l2: Tensor, length: float | Tensor) -> Tensor:
+    """Whether there is such a step: neither a strength nor the length is negative or NaN. A float has been checked."""
     least = torch.minimum(l1, l2)
-    if isinstance(step, Tensor):
-        least = torch.minimum(least, step)
-    return torch.where((least >= 0).unsqueeze(-1), found, torch.nan)
+    return (torch.minimum(least, length) if isinstance(length, Tensor) else least) >= 0
 
 
 def combine(s: Selection, total: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ import torch
 
 from fused_penalty.torch.optim import SGD, Adam, AdamW
 from tests.support.step_oracle import Oracle
+from tests.torch_only.optim.cases import BACKENDS
 
-BACKENDS = ["cpu", "reference"]
 SHAPES = [(7, 5), (), (0,), (1100,), (2, 3, 4)]
 STEPS = 5
 PENALTIES = ("prox", "grad", "decoupled")

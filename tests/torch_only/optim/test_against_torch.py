@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import fused_penalty.torch.optim as ours
+from tests.torch_only.optim.cases import BACKENDS
 
-BACKENDS = ["cpu", "reference"]
 SGD_FLAGS = [
     {"momentum": m, "dampening": d, "nesterov": n, "maximize": x, "weight_decay": w}
     for m, d, n, x, w in itertools.product((0.0, 0.9), (0.0, 0.3), (False, True), (False, True), (0.0, 0.1))

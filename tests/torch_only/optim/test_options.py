@@ -11,19 +11,7 @@ from torch import nn
 import fused_penalty
 import fused_penalty.torch as fp
 from fused_penalty.torch.optim import SGD, Adam, AdamW
-
-BACKENDS = ["cpu", "reference"]
-KINDS: list[tuple[Any, dict[str, Any]]] = [
-    (SGD, {}), (SGD, {"momentum": 0.9}), (Adam, {}), (AdamW, {"amsgrad": True}),
-]  # fmt: skip
-EVERY = pytest.mark.parametrize(("cls", "options"), KINDS, ids=["SGD", "momentum", "Adam", "amsgrad"])
-ON_EACH = pytest.mark.parametrize("backend", BACKENDS)
-
-
-def param(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> nn.Parameter:
-    p = nn.Parameter(torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype))
-    p.grad = torch.randn(shape, generator=torch.Generator().manual_seed(seed + 100), dtype=dtype)
-    return p
+from tests.torch_only.optim.cases import EVERY, ON_EACH, param
 
 
 @ON_EACH

@@ -8,18 +8,16 @@ prox               S(x_i, step·l1) / (1 + 2·step·l2), S(x, t) = x - clip(x, -
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from ..._core.operations import Op
 from ..._core.plan import BOTH
-from ..._core.steps import COLUMNS, Step, StepRole
+from ..._core.steps import COLUMNS, Arrays, Step, StepRole
 from ..elastic_net import displacements, wide, written
 from ..step_formula import stepped
-
-StepArrays = Mapping[StepRole, Sequence[Tensor | None]]
 
 
 def sums(params: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
@@ -148,7 +146,7 @@ def launch(
     return total
 
 
-def step(step: Step, xs: list[Tensor], anchors: list[Tensor], arrays: StepArrays, coefficients: Tensor) -> Tensor:
+def step(step: Step, xs: list[Tensor], anchors: list[Tensor], arrays: Arrays, coefficients: Tensor) -> Tensor:
     """See `_core.backends.TorchBackend`; leaf by leaf."""
     rows = []
     for i, x in enumerate(xs):

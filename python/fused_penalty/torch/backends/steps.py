@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..._core.steps import Step, StepRole
+from ..._core.steps import Arrays, Step, StepRole
 from .native import Held, copied, differing, negated
-
-Arrays = Mapping[StepRole, Sequence[Tensor | None]]
 
 
 @dataclass(frozen=True)

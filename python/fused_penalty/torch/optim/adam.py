@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from ..._core.steps import Step, StepRole
+from ..steps import Columns
 from ..types import Anchor, Mask, Strength
 from .bank import Bank
-from .penalized import Columns, Gradients, Penalized, Penalty
+from .penalized import Gradients, Penalized, Penalty
 from .roster import Roster
 
 

@@ -13,14 +13,14 @@ from torch.optim import Optimizer
 
 from ..._core.errors import bad
 from ..._core.norms import check_max_norm
-from ..._core.steps import COEFFICIENTS, Step, StepRole
+from ..._core.steps import Step, StepRole
 from ..calculus import scale as scaled
 from ..group_strengths import GroupStrengths
 from ..norms import global_norm
 from ..params import Selection
 from ..scalars import admit, as_double, is_tensor
-from ..steps import run_steps
-from ..strengths import requested
+from ..steps import Columns, matrix, proximal_columns, run_steps
+from ..strengths import is_step, requested
 from ..types import Anchor, Mask, Strength
 from .bank import Bank
 from .roster import Roster, key_of
@@ -30,7 +30,6 @@ Penalty: TypeAlias = Literal["prox", "grad", "decoupled"]
 euclidean proximal step."""
 
 PENALTIES = ("prox", "grad", "decoupled")
-Columns = dict[str, Tensor]  # coefficients by name, (n,) float64; those that are missing are 0
 _grad, _layout = operator.attrgetter("grad"), operator.attrgetter("layout")
 
 
@@ -48,12 +47,18 @@ class Gradients:
 
 
 class Found(NamedTuple):
-    """Of the last step: what `run_steps` returns, the strengths of all parameters, and the norm before clipping."""
+    """Of the last step: what `run_steps` returns, the strengths of all parameters, the norm before clipping, and the
+    dtype of results."""
 
     totals: Tensor
     l1: Tensor
     l2: Tensor
     norm: Tensor | None
+    dtype: torch.dtype
+
+    def penalty(self) -> Tensor:
+        value = scaled(self.l1, self.totals[:, 0]).sum() + scaled(self.l2, self.totals[:, 1]).sum()
+        return value.to(self.dtype)
 
 
 class Summary(NamedTuple):
@@ -134,20 +139,17 @@ class Penalized(Optimizer):
     @property
     def penalty(self) -> Tensor | None:
         """The penalty at the last step, of the parameters before it: a detached scalar, None before the first step."""
-        found = self.summary
-        return None if found is None else found.penalty
+        return None if self._found is None else self._found.penalty()
 
     @property
     def summary(self) -> Summary | None:
         """What the last step found; None before the first step."""
         if self._found is None:
             return None
-        totals, l1, l2, norm = self._found
-        value = scaled(l1, totals[:, 0]).sum() + scaled(l2, totals[:, 1]).sum()
-        dtype = self._look().selection.dtype
-        rest = totals[:, 2:].sum(0)
-        norm = rest[0].sqrt() if norm is None else norm
-        return Summary(value.to(dtype), norm.to(dtype), rest[1].sqrt().to(dtype), *rest[2:].to(torch.int64))
+        found, dtype = self._found, self._found.dtype
+        rest = found.totals[:, 2:].sum(0)
+        norm = rest[0].sqrt() if found.norm is None else found.norm
+        return Summary(found.penalty(), norm.to(dtype), rest[1].sqrt().to(dtype), *rest[2:].to(torch.int64))
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None, *, max_grad_norm: float | Tensor | None = None) -> Any:
@@ -212,7 +214,7 @@ class Penalized(Optimizer):
         totals = self._launch(roster, s, bank, gradients, columns)
         moved = roster.params if gradients.all else [p for p, m in zip(roster.params, moves, strict=True) if m]
         torch.autograd.graph.increment_version(moved)
-        self._found = Found(totals, l1, l2, norm)
+        self._found = Found(totals, l1, l2, norm, s.dtype)
 
     def _bank_of(self, roster: Roster) -> Bank:
         names = [self._state_of(g) for g in self.param_groups]
@@ -221,11 +223,10 @@ class Penalized(Optimizer):
         return self._bank
 
     def _of_the_penalty(self, length: Tensor, l1: Tensor, l2: Tensor) -> Columns:
-        least = torch.minimum(torch.minimum(l1, l2), length)  # a device scalar cannot be refused: no plausible number
-        good = torch.where(least >= 0, 1.0, torch.nan)
         if self._penalty == "grad":
+            good = torch.where(is_step(l1, l2, length), 1.0, torch.nan)
             return {"l1": l1 * good, "l2": 2 * l2 * good}
-        columns = {"threshold": length * l1 * good, "pull": 2 * length * l2 * good}
+        columns = proximal_columns(length, l1, l2)
         if self._penalty == "prox":
             columns["metric"] = torch.ones_like(l1)
         return columns
@@ -237,15 +238,13 @@ class Penalized(Optimizer):
 
     def _launch(self, roster: Roster, s: Selection, bank: Bank, gradients: Gradients, columns: Columns) -> Tensor:
         """The totals (n, 6) float64 in the order of the parameters."""
-        zero = torch.zeros_like(columns["scale"])
-        coefficients = torch.stack([columns.get(name, zero) for name in COEFFICIENTS], dim=1)
         arrays = {StepRole.GRADIENT: gradients.tensors, **bank.arrays(gradients.moves, all_move=gradients.all)}
         shards = roster.shards
         if shards is not None:
             shards.agree()
             arrays = {role: shards.local(values) for role, values in arrays.items()}
         parts = roster.parts(tuple(map(self._kind, self.param_groups)))
-        totals = run_steps(parts, roster.leaves, roster.anchors, arrays, coefficients, self._backend)
+        totals = run_steps(parts, roster.leaves, roster.anchors, arrays, matrix(columns), self._backend)
         return totals if shards is None else shards.all_reduce_steps(totals)
 
     # Copies. torch's own __getstate__ leaves everything else out.

@@ -29,14 +29,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Roster:
-    """`params` of all groups, and the number of each one's group; `selection` are those that the penalty sees, at the
-    positions `index`. `parts` are positions by device and group of equal options."""
+    """`params` of all groups, and the number of each one's group; `selection` are those that the penalty sees."""
 
     key: tuple[Any, ...]
     params: list[Tensor]
     owners: list[int]
     selection: Selection
-    index: Sequence[int]
     leaves: list[Tensor]  # what this rank holds of the parameters
     anchors: list[Tensor]  # the leaf itself where the penalty does not see it; empty without an anchor
     shards: Shards | None  # where there are DTensors
@@ -52,8 +50,9 @@ class Roster:
         check_anchor(anchor, named or len(params) == 1)
         given = list(zip(names, params, strict=True)) if named else params
         l1, l2 = map(strengths.for_select, ("l1", "l2"))
-        every = select_to_write(given, 0.0, 0.0, None, None)
         s = select_to_write(given, l1, l2, mask, anchor)
+        is_whole = len(s.index) == len(params)
+        every = replace(s, anchors=[]) if is_whole else select_to_write(given, 0.0, 0.0, None, None)
         check_writable(every, every.params, announce=False)
         owners = [k for k, g in enumerate(groups) for _ in g["params"]]
         anchors: list[Tensor] = []
@@ -61,21 +60,30 @@ class Roster:
             anchors = list(every.leaves)
             for i, a in zip(s.index, s.anchors, strict=True):
                 anchors[i] = a
-        return Roster(key_of(optimizer), params, owners, s, s.index, every.leaves, anchors, every.shards)
+        return Roster(key_of(optimizer), params, owners, s, every.leaves, anchors, every.shards)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the penalty sees every parameter."""
+        return len(self.selection.index) == len(self.params)
 
     def with_strengths(self, strengths: GroupStrengths) -> Selection:
         """The selection with the strengths that the groups have now."""
-        mine = self.owners if len(self.index) == len(self.params) else [self.owners[i] for i in self.index]
+        mine = (
+            self.owners
+            if len(self.selection.index) == len(self.params)
+            else [self.owners[i] for i in self.selection.index]
+        )
         groups: Groups = strengths.of_leaves(self.selection, mine)
         return replace(self.selection, groups=groups)
 
     def strengths(self, s: Selection, k: int) -> Tensor:
         """l1 (k = 0) or l2 (k = 1) of every parameter, (n,) float64: 0 for those that the penalty does not see."""
         mine = per_leaf(s, k) if s.leaves else torch.zeros(0, dtype=torch.float64, device=self.leaves[0].device)
-        if len(self.index) == len(self.params):
+        if self.is_whole:
             return mine
         every = mine.new_zeros(len(self.params))
-        every[torch.tensor(list(self.index), device=mine.device)] = mine
+        every[torch.tensor(list(self.selection.index), device=mine.device)] = mine
         return every
 
     def parts(self, kinds: tuple[Step, ...]) -> list[tuple[Step, list[int]]]:
