@@ -69,11 +69,7 @@ class Roster:
 
     def with_strengths(self, strengths: GroupStrengths) -> Selection:
         """The selection with the strengths that the groups have now."""
-        mine = (
-            self.owners
-            if len(self.selection.index) == len(self.params)
-            else [self.owners[i] for i in self.selection.index]
-        )
+        mine = self.owners if self.is_whole else [self.owners[i] for i in self.selection.index]
         groups: Groups = strengths.of_leaves(self.selection, mine)
         return replace(self.selection, groups=groups)
 
