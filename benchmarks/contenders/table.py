@@ -144,6 +144,6 @@ def _launches(name: str) -> Launches:
 
 
 OPTIMIZER = tuple(
-    Contender("optimizer", "torch", name, _launches(name), build, at("gpt2 resnet50 many", ""))
+    Contender("optimizer", "torch", name, _launches(name), build, at("gpt2 many", ""))
     for name, build in contend_optimizers.builders().items()
 )
