@@ -3,7 +3,8 @@
 //
 //   the gradient    u = scale·g + l1·sign(d) + l2·d + decay·x          l1, l2: the penalty as a gradient ("grad")
 //   SGD             b = keep·b + take·u,  u = look != 0 ? u + look·b : b
-//   Adam            m = m + take·(u - m),  v = keep·v + (1 - keep)·u²,  u = m / D,  D = root·√v + epsilon
+//   Adam            m = m + take·(u - m),  v = keep·v + rest·u²,  u = m / D,  D = root·√v + epsilon
+//                   (rest is 1 - keep, and apart, since a difference of float32 numbers would be too coarse)
 //   the step        z = shrink·x - rate·u
 //   the penalty     x = origin + S(z - origin, threshold / D) / (1 + pull / D)    in Adam's metric (metric != 0)
 //                   x = origin + S(z - origin, threshold) · inverse               in the euclidean one
@@ -26,7 +27,6 @@ struct StepCoefficients {
 #define FUSED_PENALTY_ENTRY(name) F name;
   FUSED_PENALTY_STEP_COEFFICIENTS(FUSED_PENALTY_ENTRY)
 #undef FUSED_PENALTY_ENTRY
-  F rest;     // 1 - keep, from float64
   F inverse;  // 1 / (1 + pull), from float64
   // What is there: the penalty's parts of the gradient, a decay, Nesterov's look ahead; a proximal step, its L2 part,
   // and whether its metric is Adam's.
@@ -40,8 +40,7 @@ struct StepCoefficients {
 #define FUSED_PENALTY_ENTRY(name) in_lanes(value_of(c, StepCoefficient::name)),
         FUSED_PENALTY_STEP_COEFFICIENTS(FUSED_PENALTY_ENTRY)
 #undef FUSED_PENALTY_ENTRY
-            in_lanes(1 - value_of(c, keep)),
-        in_lanes(1 / (1 + value_of(c, pull))),
+            in_lanes(1 / (1 + value_of(c, pull))),
         is(l1),
         is(l2),
         is(decay),

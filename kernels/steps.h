@@ -72,6 +72,7 @@ constexpr int kStepColumns = static_cast<int>(StepColumn::kCount);
   ENTRY(decay)                                 \
   ENTRY(shrink)                                \
   ENTRY(keep)                                  \
+  ENTRY(rest)                                  \
   ENTRY(take)                                  \
   ENTRY(look)                                  \
   ENTRY(rate)                                  \

@@ -25,7 +25,7 @@ NONE = dict.fromkeys(COEFFICIENTS, 0.0) | {
     "root": 1.0,
     "epsilon": 1e-3,
 }
-ADAM = {"keep": 0.999, "take": 0.1, "root": 3.0, "shrink": 0.9}
+ADAM = {"keep": 0.999, "rest": 0.001, "take": 0.1, "root": 3.0, "shrink": 0.9}
 CASES: list[tuple[Step, dict[str, float]]] = [
     (Step.SGD, {}),
     (Step.SGD, {"threshold": 0.01, "pull": 0.02}),

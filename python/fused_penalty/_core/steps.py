@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 
 COLUMNS = ("abs", "square", "grad_square", "step_square", "zeros", "nonfinite")
 COEFFICIENTS = (
-    "scale", "l1", "l2", "decay", "shrink", "keep", "take", "look", "rate", "root", "epsilon", "threshold", "pull",
-    "metric", "skip",
+    "scale", "l1", "l2", "decay", "shrink", "keep", "rest", "take", "look", "rate", "root", "epsilon", "threshold",
+    "pull", "metric", "skip",
 )  # fmt: skip
 
 

@@ -17,11 +17,10 @@ Arrays = Mapping[StepRole, Tensor]
 def stepped(step: Step, x: Tensor, anchor: Tensor | None, arrays: Arrays, coefficients: Tensor) -> dict[str, Tensor]:
     """What the step writes, in float32 or wider: "x" and the state by role, and the displacement after it ("after").
 
-    `coefficients` (15,) float64, in the order of `_core.steps.COEFFICIENTS`.
+    `coefficients` (16,) float64, in the order of `_core.steps.COEFFICIENTS`.
     """
     (d,) = displacements([x], [] if anchor is None else [anchor])
     c = SimpleNamespace(**dict(zip(COEFFICIENTS, coefficients.to(d.dtype).unbind(), strict=True)))
-    c.rest = (1 - coefficients[COEFFICIENTS.index("keep")]).to(d.dtype)
     c.inverse = (1 / (1 + coefficients[COEFFICIENTS.index("pull")])).to(d.dtype)
     old = {role: wide(a) for role, a in arrays.items()}
     found, along, start = {}, None, wide(x)

@@ -113,6 +113,7 @@ class Adam(Penalized, torch.optim.Adam):
             "shrink": 1 - length * decay * decoupled,
             "decay": decay * (1 - decoupled),
             "keep": beta2,
+            "rest": 1 - beta2,
             "take": 1 - beta1,
             "root": (1 - beta2**count).rsqrt(),
             "epsilon": roster.each([g["eps"] for g in groups]),
