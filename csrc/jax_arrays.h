@@ -1,5 +1,4 @@
-// What the XLA FFI handlers of all platforms check and convert alike. XLA hands over whatever operands a program names
-// (`jax.ffi.ffi_call`), so each of them is checked here: what does not fit is InvalidArgument.
+// What the handlers of the target `fused_penalty` check and convert, on all platforms alike.
 //
 //   fused_penalty {op, anchored}: (table, [coefficients], leaf..., [anchor...]) -> (totals, [one], [scratch], [new...])
 //
@@ -11,18 +10,7 @@
 // parameters in place and needs no copy of them (docs/design.md, "the echo").
 #pragma once
 
-#include <climits>
-#include <exception>
-#include <new>
-#include <optional>
-#include <stdexcept>
-#include <string>
-#include <vector>
-
-#include "../kernels/chunks.h"
-#include "xla/ffi/api/ffi.h"
-
-namespace ffi = xla::ffi;
+#include "jax_operands.h"
 
 namespace fused_penalty {
 
@@ -51,71 +39,13 @@ struct Call {
   std::optional<ffi::AnyBuffer> scratch;
 };
 
-inline ffi::Unexpected<ffi::Error> invalid(const std::string& what) {
-  return {ffi::Error::InvalidArgument("fused_penalty: " + what)};
-}
-
-// The one switch over dtypes of the handlers; nothing for a dtype without a kernel.
-inline std::optional<DType> dtype_of(ffi::DataType type) {
-  switch (type) {
-    case ffi::F16:
-      return DType::kFloat16;
-    case ffi::BF16:
-      return DType::kBFloat16;
-    case ffi::F32:
-      return DType::kFloat32;
-    case ffi::F64:
-      return DType::kFloat64;
-    case ffi::F8E4M3FN:
-      return DType::kFloat8E4M3;
-    case ffi::F8E5M2:
-      return DType::kFloat8E5M2;
-    default:
-      return std::nullopt;
-  }
-}
-
-inline std::optional<uint64_t> layout(const ffi::AnyBuffer& buffer) {
-  const auto dtype = dtype_of(buffer.element_type());
-  return dtype ? std::optional(layout_of(static_cast<int64_t>(buffer.element_count()), *dtype)) : std::nullopt;
-}
-
-// Rows of so many numbers, in float64 or a 32-bit type.
-inline bool is_matrix(const ffi::AnyBuffer& buffer, int64_t columns, ffi::DataType narrow) {
-  return buffer.dimensions().size() == 2 && buffer.dimensions()[1] == columns &&
-         (buffer.element_type() == narrow || buffer.element_type() == ffi::F64);
-}
-
-// Takes the operands, or the results, one by one.
-template <class Some>
-class Taker {
- public:
-  explicit Taker(const Some& some) : some_(some) {}
-  size_t left() const { return some_.size() - next_; }
-  std::optional<ffi::AnyBuffer> take() {
-    if (!left()) return std::nullopt;
-    auto found = some_.template get<ffi::AnyBuffer>(next_++);
-    if (!found) return std::nullopt;
-    if constexpr (std::is_same_v<Some, ffi::RemainingRets>)
-      return **found;
-    else
-      return *found;
-  }
-
- private:
-  const Some& some_;
-  size_t next_ = 0;
-};
-
 inline ffi::ErrorOr<Call> check(const Operands& given, bool with_scratch) {
   Call call{};
   call.op = op_of(given.op);
   if (reads_old(call.op)) return invalid("the operation reads an array that a custom call does not have");
-  const ffi::AnyBuffer::Dimensions table = given.table.dimensions();
-  if (table.size() != 2 || table[1] * sizeof(uint32_t) != sizeof(Chunk) || table[0] > INT_MAX)
-    return invalid("the table must have the shape (chunks, 4)");
-  call.chunks = reinterpret_cast<const Chunk*>(given.table.untyped_data());
-  call.chunk_count = table[0];
+  const ChunkRows table(given.table);
+  call.chunks = table.chunks;
+  call.chunk_count = table.count;
 
   Taker results(given.results);
   const int width = columns(call.op);
@@ -170,21 +100,6 @@ inline ffi::ErrorOr<Call> check(const Operands& given, bool with_scratch) {
     call.out.push_back(out->untyped_data());
   }
   return call;
-}
-
-// Checks and runs. No exception may leave a handler, which XLA calls through C.
-template <class Run>
-ffi::Error checked(const Operands& given, bool with_scratch, Run run) {
-  try {
-    const auto call = check(given, with_scratch);
-    return call ? run(*call) : call.error();
-  } catch (const std::invalid_argument& error) {
-    return ffi::Error::InvalidArgument(std::string("fused_penalty: ") + error.what());
-  } catch (const std::bad_alloc&) {
-    return {ffi::ErrorCode::kResourceExhausted, "fused_penalty: out of memory"};
-  } catch (const std::exception& error) {
-    return ffi::Error::Internal(std::string("fused_penalty: ") + error.what());
-  }
 }
 
 }  // namespace fused_penalty

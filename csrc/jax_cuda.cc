@@ -17,7 +17,7 @@ constexpr uintptr_t kScratchAlignment = 16;
 
 ffi::Error run(cudaStream_t stream, ffi::Buffer<ffi::U32> table, ffi::RemainingArgs args, int32_t op, bool anchored,
                ffi::RemainingRets results) {
-  return checked({table, args, op, anchored, results}, true, [&](const Call& call) {
+  const auto launched = [&](const Call& call) {
     std::vector<const void*> addresses = call.x;
     addresses.insert(addresses.end(), call.anchor.begin(), call.anchor.end());
     addresses.insert(addresses.end(), call.out.begin(), call.out.end());
@@ -38,7 +38,8 @@ ffi::Error run(cudaStream_t stream, ffi::Buffer<ffi::U32> table, ffi::RemainingA
       return ffi::Error::Internal(std::string("fused_penalty: ") + status.where + ": " +
                                   cudaGetErrorString(status.error));
     return ffi::Error::Success();
-  });
+  };
+  return checked([&] { return check(Operands{table, args, op, anchored, results}, true); }, launched);
 }
 
 }  // namespace

@@ -114,7 +114,12 @@ PYBIND11_MODULE(_cpu, m) {
     return rows;
   });
 
-  m.def("ffi_handler", [] { return py::capsule(reinterpret_cast<void*>(FusedPenaltyCpu)); });
+  m.def("ffi_handlers", [] {
+    py::dict handlers;
+    handlers["fused_penalty"] = py::capsule(reinterpret_cast<void*>(FusedPenaltyCpu));
+    handlers["fused_penalty_step"] = py::capsule(reinterpret_cast<void*>(FusedPenaltyStepCpu));
+    return handlers;
+  });
 }
 
 }  // namespace fused_penalty

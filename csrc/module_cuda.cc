@@ -60,7 +60,11 @@ PYBIND11_MODULE(_cuda, m) {
   m.def("launch", &launch, py::arg("op"), py::arg("anchored"), py::arg("table"), py::arg("chunks"),
         py::arg("addresses"), py::arg("leaves"), py::arg("coefficients"), py::arg("scratch"), py::arg("totals"),
         py::arg("slots"), py::arg("stream"));
-  m.def("ffi_handler", [] { return py::capsule(reinterpret_cast<void*>(FusedPenaltyCuda)); });
+  m.def("ffi_handlers", [] {
+    py::dict handlers;
+    handlers["fused_penalty"] = py::capsule(reinterpret_cast<void*>(FusedPenaltyCuda));
+    return handlers;
+  });
 }
 
 }  // namespace fused_penalty

@@ -99,7 +99,7 @@ def _load_jax(name: str) -> Callable[[], Any]:
         native = _native(name)
         ffi = _module("jax.backends.ffi")
         platform, chunk = {"cpu": ("cpu", CHUNK), "cuda": ("CUDA", GPU_CHUNK)}[name]
-        ffi.register(native.ffi_handler(), platform)
+        ffi.register(native.ffi_handlers(), platform)
         return ffi.Launcher(chunk, native.scratch_bytes if name == "cuda" else None)
 
     return load
@@ -150,23 +150,24 @@ def _no_device() -> str | None:
 BACKENDS = (
     Backend("cuda", "jax", ("cuda",), _load_jax("cuda"), _no_device),
     Backend("cuda", "torch", ("cuda",), _load_torch("cuda"), _no_device),
-    Backend("cpu", "jax", ("cpu",), _load_jax("cpu")),
+    Backend("cpu", "jax", ("cpu",), _load_jax("cpu"), steps=True),
     Backend("cpu", "torch", ("cpu",), _load_torch("cpu"), steps=True),
     # "cuda" is what PyTorch calls an AMD GPU, too; after "cpu", so that the interpreter runs when it is asked for
     Backend("triton", "torch", TRITON_DEVICES, _load_triton, _no_gpu),
-    Backend("reference", "jax", ("any",), _load_module("jax.backends.reference")),
+    Backend("reference", "jax", ("any",), _load_module("jax.backends.reference"), steps=True),
     Backend("reference", "torch", ("any",), _load_module("torch.backends.reference"), steps=True),
 )
 
 
-def rows(framework: str, name: str | None) -> list[Backend]:
-    """The rows that a call may use, best first: all that are built by default, else exactly the named one.
+def rows(framework: str, name: str | None, *, steps: bool = False) -> list[Backend]:
+    """The rows that a call may use, best first: all that are built by default, else exactly the named one. With
+    `steps`, only rows that make an optimizer's step.
 
     Raises ValueError for an unknown name and RuntimeError for one that is not available.
     """
     mine = [row for row in BACKENDS if row.framework == framework]
     if name is None:
-        return [row for row in mine if row.is_built()]
+        return [row for row in mine if row.is_built() and row.steps >= steps]
     named = [row for row in mine if row.name == name]
     if not named:
         known = ", ".join(repr(row.name) for row in mine)
@@ -176,6 +177,12 @@ def rows(framework: str, name: str | None) -> list[Backend]:
         )  # fmt: skip
     for row in named:
         row.check()
+    if steps and not all(row.steps for row in named):
+        able = ", ".join(repr(row.name) for row in mine if row.steps)
+        raise bad(
+            ValueError, "backend", f"{name!r} has no kernel for an optimizer's step",
+            f"Use one of {able}, or None to choose automatically",
+        )  # fmt: skip
     return named
 
 
@@ -196,14 +203,8 @@ def choose(framework: str, name: str | None, device: str, *, steps: bool = False
     if name is None:
         mine = (row for row in BACKENDS if row.framework == framework and row.fits(device) and row.steps >= steps)
         return next(row for row in mine if row.reason() is None)
-    allowed = rows(framework, name)
+    allowed = rows(framework, name, steps=steps)
     for row in allowed:
-        if steps and not row.steps:
-            able = ", ".join(repr(r.name) for r in BACKENDS if r.framework == framework and r.steps)
-            raise bad(
-                ValueError, "backend", f"{name!r} has no kernel for an optimizer's step",
-                f"Use one of {able}, or None to choose automatically",
-            )  # fmt: skip
         if row.fits(device):
             return row
     raise bad(
@@ -223,11 +224,18 @@ class Launched(NamedTuple):
 
 class JaxBackend(Protocol):
     """A backend of JAX: one function. Coefficients are (slots, 2), None where the operation has none; `arrays` are the
-    leaves, then their anchors, if any; the totals have the dtype `dtype`."""
+    leaves, then their anchors, if any; the totals have the dtype `dtype`.
+
+    A row with `steps` has a second one, for an optimizer's step: coefficients are (slots, len(steps.COEFFICIENTS));
+    `arrays` are the leaves, then their anchors, if any, then those of each role of the step. It gives the reals and the
+    counts of the totals, and the new leaves and their new state in the same order.
+    """
 
     def launch(
         self, op: Op, plan: Plan, coefficients: Any | None, arrays: Sequence[Any], dtype: Any, *, in_place: bool
     ) -> Launched: ...
+
+    def step(self, step: Step, plan: Plan, coefficients: Any, arrays: Sequence[Any], dtype: Any) -> Launched: ...
 
 
 class TorchBackend(Protocol):

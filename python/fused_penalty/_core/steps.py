@@ -51,6 +51,11 @@ class Step(enum.IntEnum):
         return tuple(role for role in self.arrays if role is not StepRole.GRADIENT)
 
     @property
+    def written(self) -> tuple[StepRole, ...]:
+        """The arrays that it writes beside x: the state, which without a gradient stays as it is."""
+        return self.state if StepRole.GRADIENT in self.arrays else ()
+
+    @property
     def decides(self) -> StepRole:
         """The array whose absence says that a leaf is only read."""
         return self.arrays[0]

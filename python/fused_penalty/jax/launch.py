@@ -27,9 +27,9 @@ def sums(
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     """(sums (groups, 2), ones). The echo of a launch: a scalar 1 that exists only once the leaves have been read."""
     totals, ones = [], []
-    for members, *operands in _launches(leaves, anchors):
-        call = Sums(backend, _pick(of_leaf, members), 1 + max(of_leaf))
-        (total,), (one,), _ = _batched(call, 0)((), *operands)
+    for members, *operands in launches(leaves, anchors):
+        call = Sums(backend, pick(of_leaf, members), 1 + max(of_leaf))
+        (total,), (one,), _ = batched(call, 0)((), *operands)
         totals.append(total)
         ones.append(one)
     return functools.reduce(jnp.add, totals), tuple(ones)
@@ -67,8 +67,8 @@ def new_leaves(
 def stats(backend: str | None, leaves: Arrays, anchors: Arrays) -> tuple[jax.Array, jax.Array]:
     """(Σ|d|, Σd², max|d| (n, 3), zeros and non-finite numbers (n, 2))."""
     parts, order = [], []
-    for members, *operands in _launches(leaves, anchors):
-        parts.append(_batched(Stats(backend, len(members)), 0)((), *operands)[0])
+    for members, *operands in launches(leaves, anchors):
+        parts.append(batched(Stats(backend, len(members)), 0)((), *operands)[0])
         order += members
     if len(parts) == 1:
         return parts[0]
@@ -92,39 +92,39 @@ def _writes(
     """(the sums of each launch, an array for each leaf)."""
     totals: list[jax.Array] = []
     written: dict[int, jax.Array] = {}
-    for members, *operands in _launches(leaves, anchors):
-        call = Writes(backend, op, _pick(of_leaf, members), terms, with_sums, in_place)
-        found, _, arrays = _batched(call, 0)((coefficients,), *operands)
+    for members, *operands in launches(leaves, anchors):
+        call = Writes(backend, op, pick(of_leaf, members), terms, with_sums, in_place)
+        found, _, arrays = batched(call, 0)((coefficients,), *operands)
         totals += found
         written.update(zip(members, arrays, strict=True))
     return totals, tuple(written[i] for i in range(len(leaves)))
 
 
-def _launches(leaves: Arrays, anchors: Arrays) -> Iterator[tuple[Any, ...]]:
-    """(members, their leaves, their anchors) of each class."""
-    of_leaf = mesh.classes(leaves, anchors)
+def launches(leaves: Arrays, *beside: Arrays) -> Iterator[tuple[Any, ...]]:
+    """(members, their leaves, their anchors, ...) of each class."""
+    of_leaf = mesh.classes(leaves, *beside)
     for k in range(1 + max(of_leaf)):
         members = [i for i, c in enumerate(of_leaf) if c == k]
-        yield members, _pick(leaves, members), _pick(anchors, members) if anchors else ()
+        yield members, pick(leaves, members), *(pick(a, members) if a else () for a in beside)
 
 
-def _pick(values: Sequence[Any], members: Sequence[int]) -> tuple[Any, ...]:
+def pick(values: Sequence[Any], members: Sequence[int]) -> tuple[Any, ...]:
     return tuple(values[i] for i in members)
 
 
 @functools.cache
-def _batched(call: mesh.Local, batch_rank: int) -> Callable[..., Any]:
+def batched(call: mesh.Local, batch_rank: int) -> Callable[..., Any]:
     """The call on arrays that begin with `batch_rank` batch dimensions, each 1 or the batch size."""
 
     @custom_vmap
-    def run(tables: Arrays, leaves: Arrays, anchors: Arrays) -> Any:
-        return mesh.spread(call, batch_rank, tables, leaves, anchors)
+    def run(*operands: Arrays) -> Any:
+        return mesh.spread(call, batch_rank, *operands)
 
     @run.def_vmap
     def _(axis_size: int, in_batched: Any, *operands: Any) -> Any:
         rows = jax.tree.map(lambda x, b: x if b else x[None], operands, tuple(in_batched))
-        totals, ones, arrays = _batched(call, batch_rank + 1)(*rows)
-        batched = tuple(tuple(flag for _ in part) for part, flag in ((totals, True), (ones, False), (arrays, True)))
-        return (totals, ones, arrays), batched
+        totals, ones, arrays = batched(call, batch_rank + 1)(*rows)
+        flags = tuple(tuple(flag for _ in part) for part, flag in ((totals, True), (ones, False), (arrays, True)))
+        return (totals, ones, arrays), flags
 
     return run

@@ -12,6 +12,7 @@ The echo is never reduced, so gradients do not wait for the sums.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Hashable, Sequence
 from typing import Any, Protocol
 
@@ -27,25 +28,27 @@ Arrays = Sequence[jax.Array]
 class Local(Hashable, Protocol):
     """A launch on the parts that one device holds; hashable, so that it can key a cache.
 
-    Tables (batch..., any, any) are whole on every device. Totals are (batch..., any, any), reduced over the axes of the
-    shares; ones are scalars, each device's own; arrays are like the leaves, one for each if the call `writes`.
+    Tables (batch..., any, any) are whole on every device. `others` are lists of arrays like the leaves, which lie where
+    the leaves lie. Totals are (batch..., any, any), reduced over the axes of the shares; ones are scalars, each device's
+    own; of the arrays that it makes, each list like the leaves follows the one before.
     """
 
     @property
-    def writes(self) -> bool: ...
+    def writes(self) -> int: ...  # how many lists of arrays like the leaves
 
     @property
     def totals(self) -> int: ...  # how many
 
     def __call__(
-        self, batch_rank: int, shares: Shares, tables: Arrays, leaves: Arrays, anchors: Arrays, /
+        self, batch_rank: int, shares: Shares, tables: Arrays, leaves: Arrays, anchors: Arrays, /, *others: Arrays
     ) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...], tuple[jax.Array, ...]]: ...
 
 
-def spread(local: Local, batch_rank: int, tables: Arrays, leaves: Arrays, anchors: Arrays) -> Any:
-    """(totals, ones, arrays) of the call on whole arrays."""
-    operands = tuple(tables), tuple(leaves), tuple(anchors)
-    mesh, axes = mesh_of((*leaves, *anchors, *tables)), _variation(operands)
+def spread(local: Local, batch_rank: int, *operands: Arrays) -> Any:
+    """(totals, ones, arrays) of the call on whole arrays: tables, leaves, anchors, others."""
+    operands = tuple(map(tuple, operands))
+    tables, leaves, *beside = operands
+    mesh, axes = mesh_of([*leaves, *itertools.chain(*beside), *tables]), _variation(operands)
     if mesh.explicit_axes:
         return (_gathered if axes else _by_type)(local, batch_rank, mesh, *operands)
     if mesh.manual_axes:
@@ -65,15 +68,16 @@ def varying(x: jax.Array) -> frozenset[str]:
     return frozenset(jax.typeof(x).mat.varying)
 
 
-def classes(leaves: Arrays, anchors: Arrays) -> tuple[int, ...]:
-    """A number for each leaf: equal where the leaf and its anchor vary over the same manual axes.
+def classes(leaves: Arrays, *beside: Arrays) -> tuple[int, ...]:
+    """A number for each leaf: equal where the leaf and what is beside it, such as its anchor, vary over the same manual
+    axes.
 
     Each class has a launch and an echo of its own. With one for all, the transpose of echo · x would all-reduce
     the whole gradient of every leaf that varies over fewer axes than the echo.
     """
     sets = [varying(x) for x in leaves]
-    if anchors:
-        sets = [s | varying(a) for s, a in zip(sets, anchors, strict=True)]
+    for arrays in filter(None, beside):
+        sets = [s | varying(a) for s, a in zip(sets, arrays, strict=True)]
     number: dict[frozenset[str], int] = {}
     return tuple(number.setdefault(s, len(number)) for s in sets)
 
@@ -93,7 +97,7 @@ def _as_varying(tree: Any, axes: frozenset[str]) -> Any:
 
 def _by_type(local: Local, batch_rank: int, mesh: AbstractMesh, *operands: Arrays) -> Any:
     """Explicit axes: the types of the leaves carry their specs; an anchor goes where its leaf is."""
-    _, leaves, anchors = operands
+    _, leaves, anchors, *_ = operands
     specs, anchor_specs = ([jax.typeof(x).sharding.spec for x in arrays] for arrays in (leaves, anchors))
     shardings = shardings_of(dict(mesh.shape), [x.shape for x in leaves], specs, anchor_specs, batch_rank)
     ins = _operand_specs(shardings, operands)
@@ -102,7 +106,7 @@ def _by_type(local: Local, batch_rank: int, mesh: AbstractMesh, *operands: Array
         return x if jax.typeof(x).sharding.mesh.empty else jax.reshard(x, NamedSharding(mesh, spec))
 
     body = functools.partial(local, batch_rank, shardings.shares)
-    arrays = tuple(map(shardings.result, shardings.leaves)) if local.writes else ()
+    arrays = tuple(map(shardings.result, shardings.leaves)) * local.writes
     outs = (shardings.result(),) * local.totals, PartitionSpec(), arrays
     call = jax.shard_map(body, mesh=mesh, in_specs=ins, out_specs=outs, check_vma=False)
     return call(*jax.tree.map(place, operands, ins))
@@ -115,14 +119,14 @@ def _gathered(local: Local, batch_rank: int, mesh: AbstractMesh, *operands: Arra
     shares = Shares.alone(operands[1])
     totals, ones, arrays = local(batch_rank, shares, *_as_varying(whole, _variation(operands)))
     specs = (jax.typeof(x).sharding.spec for x in operands[1])
-    return totals, ones, tuple(map(jax.reshard, arrays, specs))
+    return totals, ones, tuple(map(jax.reshard, arrays, itertools.cycle(specs)))
 
 
 def _operand_specs(shardings: Shardings, operands: Sequence[Arrays]) -> tuple[tuple[PartitionSpec, ...], ...]:
-    tables, leaves, anchors = operands
+    tables, *others = operands
     at_leaves = (
         tuple(shardings.operand(x.shape, own) for x, own in zip(arrays, shardings.leaves, strict=False))
-        for arrays in (leaves, anchors)
+        for arrays in others
     )
     return tuple(shardings.operand(x.shape) for x in tables), *at_leaves
 
@@ -131,16 +135,16 @@ def _operand_specs(shardings: Shardings, operands: Sequence[Arrays]) -> tuple[tu
 def _partitioned(local: Local, batch_rank: int, sizes: tuple[int, ...]) -> Any:
     """Automatic axes: XLA gives the specs when it partitions. On one device the call is lowered as it is.
 
-    `sizes`: how many tables, leaves and anchors there are.
+    `sizes`: how many tables, leaves, anchors and others there are.
     """
 
     @custom_partitioning
     @jax.jit  # holds the constants of the call, since custom_partitioning cannot
-    def call(tables: Arrays, leaves: Arrays, anchors: Arrays) -> Any:
-        return local(batch_rank, Shares.alone(leaves), tables, leaves, anchors)
+    def call(*operands: Arrays) -> Any:
+        return local(batch_rank, Shares.alone(operands[1]), *operands)
 
     def partition(mesh: Any, operands: Any, results: Any) -> Any:
-        (_, leaves, anchors), (totals, ones, arrays) = operands, results
+        (_, leaves, anchors, *_), (totals, ones, arrays) = operands, results
         # A sharding without a mesh has no spec: such a leaf is gathered.
         specs, anchor_specs = ([getattr(x.sharding, "spec", ()) for x in arrays] for arrays in (leaves, anchors))
         shardings = shardings_of(dict(mesh.shape), [x.shape for x in leaves], specs, anchor_specs, batch_rank)
@@ -148,7 +152,7 @@ def _partitioned(local: Local, batch_rank: int, sizes: tuple[int, ...]) -> Any:
         outs = (
             tuple(shardings.result() for _ in totals),
             tuple(PartitionSpec() for _ in ones),
-            tuple(shardings.result(own) for own, _ in zip(shardings.leaves, arrays, strict=False)),
+            tuple(shardings.result(own) for own, _ in zip(itertools.cycle(shardings.leaves), arrays, strict=False)),
         )
         place = functools.partial(NamedSharding, mesh)
         return (
@@ -174,11 +178,12 @@ def _partitioned(local: Local, batch_rank: int, sizes: tuple[int, ...]) -> Any:
                     names.append(f"leaf{leaf}_{d}")
             return ArrayMapping(*names)
 
-        tables, leaves, anchors = sizes
-        scalars = len(results) - (leaves if local.writes else 0)
-        kinds: list[int | None] = [*[None] * tables, *range(leaves), *range(anchors)]
+        tables, *others = sizes
+        leaves = others[0]
+        scalars = len(results) - leaves * local.writes
+        kinds: list[int | None] = [*[None] * tables, *itertools.chain(*map(range, others))]
         ins = tuple(factors(t.shape, k) for t, k in zip(operands, kinds, strict=True))
-        kinds = [*[None] * scalars, *range(leaves)]
+        kinds = [*[None] * scalars, *[*range(leaves)] * local.writes]
         outs = tuple(factors(t.shape, k) for t, k in zip(results, kinds, strict=False))
         summed = () if local.writes else tuple(dict.fromkeys(f for m in ins for f in m if f.startswith("leaf")))
         return SdyShardingRule(ins, outs, reduction_factors=summed, need_replication_factors=tuple(whole))

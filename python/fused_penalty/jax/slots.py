@@ -11,7 +11,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,16 @@ from .shares import Shares
 
 Arrays = Sequence[jax.Array]
 Found = tuple[tuple[jax.Array, ...], tuple[jax.Array, ...], tuple[jax.Array, ...]]  # totals, ones, arrays
-Slot = tuple[int, float, tuple[int, ...]]  # group, share and batch shape: leaves that add to the same sums
+
+
+class Slot(NamedTuple):
+    """Leaves that add to the same sums. `idle`: the axes of the mesh over which they are not sharded, where this
+    matters beside their share."""
+
+    group: int
+    share: float
+    batch: tuple[int, ...]
+    idle: tuple[str, ...] = ()
 
 
 def result_dtype(leaves: Arrays) -> Any:
@@ -41,16 +50,16 @@ class Sums:
     backend: str | None
     of_leaf: tuple[int, ...]
     groups: int
-    writes = False
+    writes = 0
     totals = 1
 
     def __call__(self, batch_rank: int, shares: Shares, _: Arrays, leaves: Arrays, anchors: Arrays) -> Found:
         leaves, anchors = _align(leaves, anchors, batch_rank)
-        slots = [(g, s, x.shape[:batch_rank]) for g, s, x in zip(self.of_leaf, shares.of_leaf, leaves, strict=True)]
-        first = _first_rows(slots)
+        slots = [Slot(g, s, x.shape[:batch_rank]) for g, s, x in zip(self.of_leaf, shares.of_leaf, leaves, strict=True)]
+        first = first_rows(slots)
         found = _launch(self.backend, Op.SUMS, batch_rank, slots, first, BOTH, None, leaves, anchors)
         assert found.one is not None
-        return (_over_devices(found.totals[0], first, self.groups, shares.axes),), (found.one,), ()
+        return (over_devices(found.totals[0], first, self.groups, shares.axes),), (found.one,), ()
 
 
 @dataclass(frozen=True)
@@ -64,7 +73,7 @@ class Writes:
     terms: tuple[int, ...]
     with_sums: bool
     in_place: bool
-    writes = True
+    writes = 1
 
     @property
     def totals(self) -> int:
@@ -74,9 +83,9 @@ class Writes:
         (coefficients,) = tables
         batch = jnp.broadcast_shapes(*{x.shape[:batch_rank] for x in (coefficients, *leaves, *anchors)})
         leaves, anchors = ([jnp.broadcast_to(x, batch + x.shape[batch_rank:]) for x in a] for a in (leaves, anchors))
-        slots = [(g, s, batch) for g, s in zip(self.of_leaf, shares.of_leaf, strict=True)]
-        first = _first_rows(slots)
-        rows = coefficients[..., np.array([group for group, _, _ in first]), :]
+        slots = [Slot(g, s, batch) for g, s in zip(self.of_leaf, shares.of_leaf, strict=True)]
+        first = first_rows(slots)
+        rows = coefficients[..., np.array([slot.group for slot in first]), :]
         rows = jnp.broadcast_to(rows, batch + rows.shape[batch_rank:])
         table = jnp.moveaxis(rows, -2, 0).reshape(-1, 2)  # a group's rows of the batch are adjacent
         terms = [self.terms[g] for g in self.of_leaf]
@@ -84,7 +93,7 @@ class Writes:
             self.backend, self.op, batch_rank, slots, first, terms, table, leaves, anchors, in_place=self.in_place
         )
         totals = found.totals if self.with_sums else ()
-        return tuple(_over_devices(t, first, len(self.terms), shares.axes) for t in totals), (), found.arrays
+        return tuple(over_devices(t, first, len(self.terms), shares.axes) for t in totals), (), found.arrays
 
 
 @dataclass(frozen=True)
@@ -93,16 +102,16 @@ class Stats:
 
     backend: str | None
     leaves: int
-    writes = False
+    writes = 0
     totals = 2
 
     def __call__(self, batch_rank: int, shares: Shares, _: Arrays, leaves: Arrays, anchors: Arrays) -> Found:
         leaves, anchors = _align(leaves, anchors, batch_rank)
-        slots = [(i, 1.0, x.shape[:batch_rank]) for i, x in enumerate(leaves)]
-        first = _first_rows(slots)
+        slots = [Slot(i, 1.0, x.shape[:batch_rank]) for i, x in enumerate(leaves)]
+        first = first_rows(slots)
         found = _launch(self.backend, Op.STATS, batch_rank, slots, first, BOTH, None, leaves, anchors)
-        reals, counts = (_per_group(part, first, self.leaves) for part in found.totals)
-        return (_stats_over_devices(reals, counts, shares) if shares.axes else (reals, counts)), (), ()
+        reals, counts = (per_group(part, first, self.leaves) for part in found.totals)
+        return (_statsover_devices(reals, counts, shares) if shares.axes else (reals, counts)), (), ()
 
 
 def _align(leaves: Arrays, anchors: Arrays, batch_rank: int) -> tuple[Arrays, Arrays]:
@@ -116,12 +125,12 @@ def _align(leaves: Arrays, anchors: Arrays, batch_rank: int) -> tuple[Arrays, Ar
     return [x for x, _ in pairs], [a for _, a in pairs]
 
 
-def _first_rows(slots: Sequence[Slot]) -> dict[Slot, int]:
+def first_rows(slots: Sequence[Slot]) -> dict[Slot, int]:
     """Where the rows of each distinct slot begin in the sums."""
     first, count = {}, 0
     for slot in sorted(set(slots)):
         first[slot] = count
-        count += math.prod(slot[2])
+        count += math.prod(slot.batch)
     return first
 
 
@@ -138,74 +147,89 @@ def _launch(
     *,
     in_place: bool = False,
 ) -> Launched:
-    plan = Plan(
+    plan = plan_of(batch_rank, slots, first, (terms,) * len(leaves) if isinstance(terms, int) else terms, leaves)
+    dtype = result_dtype(leaves)
+
+    def run(launcher: JaxBackend) -> Callable[..., Launched]:
+        return lambda c, *arrays: launcher.launch(op, plan, c, arrays, dtype, in_place=in_place)
+
+    return dispatch(backend, run, coefficients, *leaves, *anchors)
+
+
+def plan_of(
+    batch_rank: int, slots: Sequence[Slot], first: dict[Slot, int], terms: Sequence[int], leaves: Arrays
+) -> Plan:
+    return Plan(
         tuple(math.prod(x.shape[batch_rank:]) for x in leaves),
         tuple(DTYPES.index(x.dtype.name) for x in leaves),
         tuple(first[slot] for slot in slots),
         tuple(math.prod(x.shape[:batch_rank]) for x in leaves),
-        (terms,) * len(leaves) if isinstance(terms, int) else tuple(terms),
+        tuple(terms),
     )
-    dtype = result_dtype(leaves)
-
-    def run(launch: Callable[..., Launched]) -> Callable[..., Launched]:
-        return lambda c, *arrays: launch(op, plan, c, arrays, dtype, in_place=in_place)
-
-    return _dispatch(backend, run, coefficients, *leaves, *anchors)
 
 
-def _over_devices(total: jax.Array, first: dict[Slot, int], groups: int, axes: tuple[str, ...]) -> jax.Array:
+def over_devices(total: jax.Array, first: dict[Slot, int], groups: int, axes: tuple[str, ...]) -> jax.Array:
     """(rows, 2) of one device -> (batch..., groups, 2), added over the axes."""
-    shares = [share for _, share, _ in first]
+    shares = [slot.share for slot in first]
     if any(share != 1 for share in shares):
-        counts = [math.prod(batch) for _, _, batch in first]
+        counts = [math.prod(slot.batch) for slot in first]
         total = total * np.repeat(np.array(shares, total.dtype), counts)[:, None]
-    total = _per_group(total, first, groups)
+    total = per_group(total, first, groups)
     return jax.lax.psum(total, axes) if axes else total
 
 
-def _per_group(total: jax.Array, first: dict[Slot, int], groups: int) -> jax.Array:
+def per_group(total: jax.Array, first: dict[Slot, int], groups: int) -> jax.Array:
     """(rows, k) -> (batch..., groups, k): a group may have several slots, or none."""
-    batch = jnp.broadcast_shapes(*{shape for _, _, shape in first})
-    if not batch and [group for group, _, _ in first] == list(range(groups)):
+    batch = jnp.broadcast_shapes(*{slot.batch for slot in first})
+    if not batch and [slot.group for slot in first] == list(range(groups)):
         return total
     layers: list[dict[int, np.ndarray]] = []  # a group's first slot in the first layer, its second in the second...
-    for (group, _, shape), start in first.items():
-        rows = np.broadcast_to(start + np.arange(math.prod(shape)).reshape(shape), batch)
-        layer = next((x for x in layers if group not in x), None)
+    for slot, start in first.items():
+        rows = np.broadcast_to(start + np.arange(math.prod(slot.batch)).reshape(slot.batch), batch)
+        layer = next((x for x in layers if slot.group not in x), None)
         if layer is None:
             layers.append(layer := {})
-        layer[group] = rows
+        layer[slot.group] = rows
     nothing = np.full(batch, len(total))  # the row of zeros that is appended
     index = np.array([np.stack([x.get(g, nothing) for g in range(groups)], axis=-1) for x in layers])
     return jnp.concatenate([total, jnp.zeros_like(total, shape=(1, total.shape[1]))])[index].sum(axis=0)
 
 
-def _stats_over_devices(reals: jax.Array, counts: jax.Array, shares: Shares) -> tuple[jax.Array, jax.Array]:
+def _statsover_devices(reals: jax.Array, counts: jax.Array, shares: Shares) -> tuple[jax.Array, jax.Array]:
     """Count each leaf on the first of the devices that hold it, so that counts stay whole numbers."""
-    first = [
-        functools.reduce(jnp.logical_and, [jax.lax.axis_index(a) == 0 for a in idle], jnp.bool_(True))
-        for idle in shares.idle
-    ]
-    mine = jnp.stack(first)[:, None]
+    mine = jnp.stack([is_first(idle) for idle in shares.idle])[:, None]
     largest = reals[..., 2:]
     bad = jnp.isnan(largest)  # apart, since an all-reduce may lose a NaN
     whole = jnp.where(mine, jnp.concatenate([counts, bad.astype(counts.dtype)], axis=-1), 0)
-    # In halves, so that the sum of many int32 cannot wrap around; it saturates.
-    low, high, absolute = jax.lax.psum((whole & 0xFFFF, whole >> 16, jnp.where(mine, reals[..., :2], 0)), shares.axes)
-    high = high + (low >> 16)
-    limit = jnp.iinfo(counts.dtype).max
-    whole = jnp.where(high > limit >> 16, limit, high << 16 | (low & 0xFFFF))
+    low, high, absolute = jax.lax.psum((*halves(whole), jnp.where(mine, reals[..., :2], 0)), shares.axes)
+    whole = joined(low, high)
     largest = jax.lax.pmax(jnp.where(bad, 0, largest), shares.axes)
     largest = jnp.where(whole[..., 2:] > 0, jnp.nan, largest)
     return jnp.concatenate([absolute, largest], axis=-1), whole[..., :2]
 
 
-def _dispatch(backend: str | None, run: Callable[..., Any], *operands: Any) -> Any:
-    """Lower to the launcher of the platform that is compiled for."""
+def is_first(idle: Sequence[str]) -> jax.Array:
+    """Whether this device is the first of those that hold the same part."""
+    return functools.reduce(jnp.logical_and, [jax.lax.axis_index(a) == 0 for a in idle], jnp.bool_(True))
+
+
+def halves(counts: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The low 16 bits and the rest, to be added up apart: the sum of many int32 would wrap around."""
+    return counts & 0xFFFF, counts >> 16
+
+
+def joined(low: jax.Array, high: jax.Array) -> jax.Array:
+    """The sum of counts from the sums of their halves; it saturates."""
+    high = high + (low >> 16)
+    limit = jnp.iinfo(high.dtype).max
+    return jnp.where(high > limit >> 16, limit, high << 16 | (low & 0xFFFF))
+
+
+def dispatch(backend: str | None, run: Callable[[JaxBackend], Any], *operands: Any, steps: bool = False) -> Any:
+    """Lower to the launcher of the platform that is compiled for; with `steps`, one that makes an optimizer's step."""
     branches: dict[str, Callable[..., Any]] = {}
-    for row in backends.rows("jax", backend):
-        launcher: JaxBackend = row.launcher()
-        function = run(launcher.launch)
+    for row in backends.rows("jax", backend, steps=steps):
+        function = run(row.launcher())
         for platform in row.devices:
             branches.setdefault("default" if platform == "any" else platform, function)
     if list(branches) == ["default"]:

@@ -11,9 +11,10 @@ from .._core.errors import bad
 from .._core.operations import Op
 from ..jax.elastic_net import written
 from ..jax.params import select
+from ..jax.schedules import Schedule, at
 from ..jax.strengths import coefficients
 from ..jax.types import Anchor, Mask, PyTree, Strength
-from .state import PenaltyState, Schedule, at, first
+from .state import PenaltyState, first
 from .trees import updated
 
 

@@ -11,10 +11,11 @@ import optax
 from .._core.errors import bad
 from .._core.operations import Op
 from ..jax.elastic_net import wide
+from ..jax.schedules import Schedule, rate_at
 from ..jax.types import Anchor, Mask, PyTree, Scalar, Strength
 from .leaves import LeafPenalty, Penalty
 from .prox import prox_updates
-from .state import PenaltyState, Schedule, following, rate_at
+from .state import PenaltyState, following
 from .trees import given, joined, map_updates
 
 

@@ -1,22 +1,16 @@
-"""What a transformation keeps between steps, and schedules, which are called with its count."""
+"""What a transformation keeps between steps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from .._core.errors import bad_anchor
-from .._core.rules import ByPath
-from .._core.strengths import check_strength
-from ..jax.params import is_array, is_numeric
-from ..jax.types import Anchor, PyTree, Scalar
-
-Schedule: TypeAlias = Callable[[jax.Array], Scalar]
-"""From the number of steps taken (int32, from 0) to a strength or a learning rate."""
+from ..jax.params import is_numeric
+from ..jax.types import Anchor, PyTree
 
 
 class PenaltyState(NamedTuple):
@@ -53,14 +47,3 @@ def first(params: PyTree, anchor: PyTree | None) -> PenaltyState:
 def following(state: PenaltyState) -> PenaltyState:
     return state._replace(count=optax.safe_increment(state.count))
 
-
-def rate_at(learning_rate: Scalar | Schedule, count: jax.Array) -> Scalar:
-    """The learning rate at this step, checked; an array is not read on the host."""
-    return check_strength("learning_rate", at(learning_rate, count), is_array)
-
-
-def at(value: Any, count: jax.Array) -> Any:
-    """The value at this step: schedules are called, also in trees and in by_path."""
-    if isinstance(value, ByPath):
-        return ByPath(tuple((glob, at(v, count)) for glob, v in value.patterns))
-    return jax.tree.map(lambda v: v(count) if callable(v) else v, value)

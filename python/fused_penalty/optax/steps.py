@@ -18,10 +18,11 @@ import optax
 
 from .._core.errors import bad, describe
 from ..jax.elastic_net import wide
+from ..jax.schedules import Schedule, rate_at
 from ..jax.types import Anchor, Mask, PyTree, Scalar, Strength
 from .leaves import Penalty
 from .prox import prox_updates
-from .state import Schedule, following, rate_at
+from .state import following
 from .trees import given
 
 Metric: TypeAlias = Literal["adaptive", "euclidean"]

@@ -1,10 +1,10 @@
 """The fused kernels as one XLA custom call, with the operation as an attribute: XLA picks the handler of the platform
-that it compiles for. csrc/jax_arrays.h describes its operands and results."""
+that it compiles for. csrc/jax_arrays.h and csrc/jax_steps.h describe its operands and results."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 from ..._core.backends import Launched
 from ..._core.operations import Op
 from ..._core.plan import Plan
+from ..._core.steps import COLUMNS, Step
 
-TARGET = "fused_penalty"
+TARGET, STEP_TARGET = "fused_penalty", "fused_penalty_step"
 Result = tuple[tuple[int, ...], Any]  # shape and dtype
 
 
@@ -55,22 +56,46 @@ class Launcher:
         before = [] if coefficients is None else [coefficients]
         first = len(found) + len(scratch)  # of what is written
         aliases = {1 + len(before) + i: first + i for i in range(len(written))} if in_place else None
-        made = _call([*found, *scratch, *written], aliases, op, table, before, arrays, len(arrays) > len(leaves))
-        totals = _split(made[0]) if op.counts else (made[0],)
+        made = _call(
+            TARGET, [*found, *scratch, *written], aliases, table, before, arrays,
+            op=np.int32(op), anchored=len(arrays) > len(leaves),
+        )  # fmt: skip
+        totals = _split(made[0], 3) if op.counts else (made[0],)
         return Launched(totals, None if op.writes else made[1], tuple(made[first:]))
+
+    def step(
+        self, step: Step, plan: Plan, coefficients: jax.Array, arrays: Sequence[jax.Array], dtype: Any
+    ) -> Launched:
+        """What is written takes the memory of what was there; what is still needed of that, XLA copies first."""
+        table = dataclasses.replace(plan, chunk=self.chunk).table
+        n = len(plan.sizes)
+        anchored = len(arrays) > n * (1 + len(step.arrays))
+        lists = [arrays[i : i + n] for i in range(0, len(arrays), n)]
+        read_only = (1 if anchored else 0) + (len(step.arrays) - len(step.written))
+        kept = [0, *range(1 + read_only, len(lists))]  # the leaves, and the state that is written
+        bits = np.uint32 if dtype == np.float32 else dtype
+        totals: list[Result] = [((plan.slot_count, len(COLUMNS)), bits)]
+        written = [(x.shape, x.dtype) for k in kept for x in lists[k]]
+        operands = [2 + k * n + i for k in kept for i in range(n)]  # after the table and the coefficients
+        aliases = {operand: 1 + i for i, operand in enumerate(operands)}
+        made = _call(
+            STEP_TARGET, [*totals, *written], aliases, table, [coefficients], arrays,
+            step=np.int32(step), anchored=anchored,
+        )  # fmt: skip
+        return Launched(_split(made[0], COLUMNS.index("zeros")), None, tuple(made[1:]))
 
     def _scratch(self, op: Op, chunks: int, addresses: int) -> Sequence[Result]:
         return [((self.scratch_bytes(op, chunks, addresses),), np.uint8)] if self.scratch_bytes else []
 
 
 def _call(
+    target: str,
     results: Sequence[Result],
     aliases: dict[int, int] | None,
-    op: Op,
     table: Any,
     before: Sequence[jax.Array],
     arrays: Sequence[jax.Array],
-    anchored: bool,
+    **attributes: Any,
 ) -> Sequence[jax.Array]:
     """The call on (table, before..., arrays...). Inside a user's `shard_map` the arrays' types say over which
     axes they vary; the table and the results get the same."""
@@ -80,19 +105,20 @@ def _call(
         table = jax.lax.pcast(table, tuple(like.mat.varying), to="varying")
         whole = NamedSharding(like.sharding.mesh, PartitionSpec())
         shapes = [x.update(manual_axis_type=like.mat, sharding=whole) for x in shapes]
-    call = jax.ffi.ffi_call(TARGET, shapes, input_output_aliases=aliases)
-    made: Sequence[jax.Array] = call(table, *before, *arrays, op=np.int32(op), anchored=anchored)
+    call = jax.ffi.ffi_call(target, shapes, input_output_aliases=aliases)
+    made: Sequence[jax.Array] = call(table, *before, *arrays, **attributes)
     return made
 
 
-def _split(found: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(Σ|d|, Σd², max|d| (slots, 3), counts of zeros and of non-finite numbers (slots, 2))."""
+def _split(found: jax.Array, reals: int) -> tuple[jax.Array, jax.Array]:
+    """(so many columns of reals, counts)."""
     if found.dtype == np.float64:
-        return found[:, :3], found[:, 3:].astype(np.int64)
-    counts = jax.numpy.minimum(found[:, 3:], np.iinfo(np.int32).max).astype(np.int32)
-    return jax.lax.bitcast_convert_type(found[:, :3], np.float32), counts
+        return found[:, :reals], found[:, reals:].astype(np.int64)
+    counts = jax.numpy.minimum(found[:, reals:], np.iinfo(np.int32).max).astype(np.int32)
+    return jax.lax.bitcast_convert_type(found[:, :reals], np.float32), counts
 
 
-def register(handler: Any, platform: str) -> None:
-    """Register the handler with XLA, before anything that calls it is compiled."""
-    jax.ffi.register_ffi_target(TARGET, handler, platform=platform)
+def register(handlers: Mapping[str, Any], platform: str) -> None:
+    """Register the handler of each target with XLA, before anything that calls it is compiled."""
+    for target, handler in handlers.items():
+        jax.ffi.register_ffi_target(target, handler, platform=platform)

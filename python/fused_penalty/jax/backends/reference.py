@@ -20,7 +20,9 @@ import jax.numpy as jnp
 from ..._core.backends import Launched
 from ..._core.operations import Op
 from ..._core.plan import BOTH, Plan
-from ..elastic_net import wide, written
+from ..._core.steps import Step as OptimizerStep
+from ..elastic_net import displacement, wide, written
+from ..step_formula import Stepped, stepped
 from ..types import Params, PyTree, Scalar, Step
 
 RUN = 16  # numbers in a row in float32, as `kRun` of kernels/elastic_net.h; then the sum is carried in two float32
@@ -191,3 +193,45 @@ def _stats(plan: Plan, arrays: Sequence[jax.Array], dtype: Any) -> tuple[jax.Arr
         reals.append(jnp.concatenate([row_sums(d), largest[:, None]], axis=-1).astype(dtype))
         counts.append(jnp.stack([jnp.sum(f, axis=-1, dtype=integer) for f in (d == 0, ~jnp.isfinite(d))], axis=-1))
     return jnp.concatenate(reals), jnp.concatenate(counts)
+
+
+def step(
+    step: OptimizerStep, plan: Plan, coefficients: jax.Array, arrays: Sequence[jax.Array], dtype: Any
+) -> Launched:
+    """Leaf by leaf; see `_core.backends.JaxBackend`."""
+    n = len(plan.sizes)
+    lists = [arrays[i : i + n] for i in range(0, len(arrays), n)]
+    leaves, *anchors = lists[: len(lists) - len(step.arrays)]
+    others = lists[len(lists) - len(step.arrays) :]
+    members: dict[int, list[tuple[jax.Array, jax.Array]]] = {}  # of leaves that share their slots
+    written: list[list[jax.Array]] = [[] for _ in range(1 + len(step.written))]
+    for i, (x, first, shape) in enumerate(
+        zip(leaves, plan.slots, zip(plan.rows, plan.sizes, strict=True), strict=True)
+    ):
+        rows = coefficients[first : first + shape[0]]
+        own = {role: others[k][i].reshape(shape) for k, role in enumerate(step.arrays)}
+        anchor = anchors[0][i].reshape(shape) if anchors else None
+        found = stepped(step, x.reshape(shape), anchor, own, rows[:, None])
+        members.setdefault(first, []).append(_step_totals(x.reshape(shape), anchor, found, rows, dtype))
+        new = [(found.x, x), *((found.state[role], others[step.arrays.index(role)][i]) for role in step.written)]
+        for kind, (value, old) in zip(written, new, strict=True):
+            kind.append(value.reshape(old.shape).astype(old.dtype))
+    reals, counts = [], []
+    for _, parts in sorted(members.items()):
+        some_reals, some_counts = zip(*parts, strict=True)
+        reals.append(accurate_sum(jnp.stack(some_reals, axis=-1)))
+        counts.append(sum(some_counts))
+    return Launched((jnp.concatenate(reals), jnp.concatenate(counts)), None, tuple(x for kind in written for x in kind))
+
+
+def _step_totals(
+    x: jax.Array, anchor: jax.Array | None, found: Stepped, coefficients: jax.Array, dtype: Any
+) -> tuple[jax.Array, jax.Array]:
+    """(reals (rows, 4), counts (rows, 2)) in the order of `_core.steps.COLUMNS`."""
+    gradient = jnp.zeros_like(found.change) if found.gradient is None else found.gradient
+    squares = [accurate_sum(v * v) for v in (gradient, found.change)]
+    integer = jnp.int64 if dtype == jnp.float64 else jnp.int32
+    counts = [jnp.sum(f, axis=-1, dtype=integer) for f in (found.after == 0, ~jnp.isfinite(gradient))]
+    made = coefficients[:, -1:] == 0  # not skipped
+    reals = jnp.concatenate([row_sums(displacement(x, anchor)), jnp.where(made, jnp.stack(squares, axis=-1), 0)], axis=-1)
+    return reals.astype(dtype), jnp.where(made, jnp.stack(counts, axis=-1), 0)

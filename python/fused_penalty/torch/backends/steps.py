@@ -49,9 +49,8 @@ def launch(
 
     x = held(xs, None, written=True)
     anchor = held(anchors, x, written=False) if anchors else None
-    writes = StepRole.GRADIENT in step.arrays  # else the state is only read
     others = {
-        role: held(arrays[role], x, written=writes and role in step.state, made=role in step.state)
+        role: held(arrays[role], x, written=role in step.written, made=role in step.state)
         for role in step.arrays
     }
     total = enqueue(step, HeldStep(x, anchor, others), coefficients)

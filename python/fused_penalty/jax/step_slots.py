@@ -1,0 +1,85 @@
+"""An optimizer's step on the parts that one device holds: as `slots`, with the arrays of a step in place of outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._core.backends import JaxBackend, Launched
+from .._core.plan import BOTH
+from .._core.steps import COEFFICIENTS, Step
+from .shares import Shares
+from .slots import (
+    Found,
+    Slot,
+    dispatch,
+    first_rows,
+    halves,
+    is_first,
+    joined,
+    over_devices,
+    per_group,
+    plan_of,
+    result_dtype,
+)
+
+Arrays = Sequence[jax.Array]
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The launch of a step: the new leaves and their new state, and what it finds for each group: reals (groups, 4) and
+    counts (groups, 2) in the order of `_core.steps.COLUMNS`. Every array gets the whole batch."""
+
+    backend: str | None
+    step: Step
+    of_leaf: tuple[int, ...]
+    groups: int
+    totals = 2
+
+    @property
+    def writes(self) -> int:
+        return 1 + len(self.step.written)
+
+    def __call__(
+        self, batch_rank: int, shares: Shares, tables: Arrays, leaves: Arrays, anchors: Arrays, *others: Arrays
+    ) -> Found:
+        (coefficients,) = tables
+        everything = [coefficients, *leaves, *anchors, *(x for arrays in others for x in arrays)]
+        batch = jnp.broadcast_shapes(*{x.shape[:batch_rank] for x in everything})
+        coefficients, *arrays = (jnp.broadcast_to(x, batch + x.shape[batch_rank:]) for x in everything)
+        # a device of its own holds all: there are no axes then
+        idle = shares.idle or ((),) * len(leaves)
+        slots = [Slot(g, s, batch, i) for g, s, i in zip(self.of_leaf, shares.of_leaf, idle, strict=True)]
+        first = first_rows(slots)
+        rows = coefficients[..., np.array([slot.group for slot in first]), :]
+        table = jnp.moveaxis(rows, -2, 0).reshape(-1, len(COEFFICIENTS))  # a group's rows of the batch are adjacent
+        plan = plan_of(batch_rank, slots, first, (BOTH,) * len(leaves), leaves)
+        dtype = result_dtype(leaves)
+
+        def run(launcher: JaxBackend) -> Callable[..., Launched]:
+            return lambda c, *arrays: launcher.step(self.step, plan, c, arrays, dtype)
+
+        found = dispatch(self.backend, run, table, *arrays, steps=True)
+        reals, counts = found.totals
+        reals = over_devices(reals, first, self.groups, shares.axes)
+        return (reals, _counts_over_devices(counts, first, self.groups, shares.axes)), (), found.arrays
+
+
+def _counts_over_devices(
+    counts: jax.Array, first: dict[Slot, int], groups: int, axes: tuple[str, ...]
+) -> jax.Array:
+    """(rows, 2) of one device -> (batch..., groups, 2). The first of the devices that hold a part counts it."""
+    low, high = halves(counts)
+    if axes:
+        sizes = [int(np.prod(slot.batch)) for slot in first]
+        mine = jnp.repeat(jnp.stack([is_first(slot.idle) for slot in first]), np.array(sizes))[:, None]
+        low, high = (jnp.where(mine, part, 0) for part in (low, high))
+    low, high = (per_group(part, first, groups) for part in (low, high))
+    if axes:
+        low, high = jax.lax.psum((low, high), axes)
+    return joined(low, high)
