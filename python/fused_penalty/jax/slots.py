@@ -1,4 +1,4 @@
-"""The launch on the parts that one device holds: slots, plan, choice of platform.
+"""The launch on the parts that one device holds: slots and plan.
 
 vmap turns every row of a batched leaf into a slot of the plan, so a batched call is still one launch
 and the kernels know nothing about batches. On a mesh, leaves of a group that are held by more or
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,11 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._core import backends
 from .._core.backends import JaxBackend, Launched
 from .._core.dtypes import DTYPES
 from .._core.operations import Op
 from .._core.plan import BOTH, Plan
+from .dispatch import launched
 from .shares import Shares
 
 Arrays = Sequence[jax.Array]
@@ -38,9 +38,45 @@ class Slot(NamedTuple):
     idle: tuple[str, ...] = ()
 
 
+COUNTS = 2  # the last columns of operations and steps that count
+
+
+def count_dtype(dtype: Any) -> Any:
+    """Of counts beside totals of this dtype."""
+    return jnp.int64 if dtype == jnp.float64 else jnp.int32
+
+
 def result_dtype(leaves: Arrays) -> Any:
     """float32, or float64 if any leaf is."""
     return jnp.float64 if any(x.dtype == jnp.float64 for x in leaves) else jnp.float32
+
+
+@dataclass(frozen=True)
+class Operation:
+    """The launch of an operation on (coefficients if it has any, leaves..., anchors...)."""
+
+    op: Op
+    plan: Plan
+    dtype: Any
+    in_place: bool
+    is_step = False
+
+    def results(self, *operands: Any) -> Launched:
+        slots, width = self.plan.slot_count, len(self.op.columns)
+        of = functools.partial(jax.ShapeDtypeStruct, dtype=self.dtype)
+        if self.op.counts:
+            reals = width - COUNTS
+            totals: Any = (of((slots, reals)), jax.ShapeDtypeStruct((slots, COUNTS), count_dtype(self.dtype)))
+        else:
+            totals = (of((slots, width)),)
+        if not self.op.writes:
+            return Launched(totals, jax.ShapeDtypeStruct((), np.float32), ())
+        leaves = operands[1 : 1 + len(self.plan.sizes)]
+        return Launched(totals, None, tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves))
+
+    def __call__(self, launcher: JaxBackend, *operands: jax.Array) -> Launched:
+        coefficients, arrays = (operands[0], operands[1:]) if self.op.writes else (None, operands)
+        return launcher.launch(self.op, self.plan, coefficients, arrays, self.dtype, in_place=self.in_place)
 
 
 @dataclass(frozen=True)
@@ -148,12 +184,8 @@ def _launch(
     in_place: bool = False,
 ) -> Launched:
     plan = plan_of(batch_rank, slots, first, (terms,) * len(leaves) if isinstance(terms, int) else terms, leaves)
-    dtype = result_dtype(leaves)
-
-    def run(launcher: JaxBackend) -> Callable[..., Launched]:
-        return lambda c, *arrays: launcher.launch(op, plan, c, arrays, dtype, in_place=in_place)
-
-    return dispatch(backend, run, coefficients, *leaves, *anchors)
+    before = () if coefficients is None else (coefficients,)
+    return launched(backend, Operation(op, plan, result_dtype(leaves), in_place), *before, *leaves, *anchors)
 
 
 def plan_of(
@@ -223,15 +255,3 @@ def joined(low: jax.Array, high: jax.Array) -> jax.Array:
     high = high + (low >> 16)
     limit = jnp.iinfo(high.dtype).max
     return jnp.where(high > limit >> 16, limit, high << 16 | (low & 0xFFFF))
-
-
-def dispatch(backend: str | None, run: Callable[[JaxBackend], Any], *operands: Any, steps: bool = False) -> Any:
-    """Lower to the launcher of the platform that is compiled for; with `steps`, one that makes an optimizer's step."""
-    branches: dict[str, Callable[..., Any]] = {}
-    for row in backends.rows("jax", backend, steps=steps):
-        function = run(row.launcher())
-        for platform in row.devices:
-            branches.setdefault("default" if platform == "any" else platform, function)
-    if list(branches) == ["default"]:
-        return branches["default"](*operands)
-    return jax.lax.platform_dependent(*operands, **branches)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from .._core.backends import JaxBackend, Launched
-from .._core.plan import BOTH
-from .._core.steps import COEFFICIENTS, Step
+from .._core.plan import BOTH, Plan
+from .._core.steps import COEFFICIENTS, COLUMNS, Step
+from .dispatch import launched
 from .shares import Shares
 from .slots import (
+    COUNTS,
     Found,
     Slot,
-    dispatch,
+    count_dtype,
     first_rows,
     halves,
     is_first,
@@ -28,6 +31,29 @@ from .slots import (
 )
 
 Arrays = Sequence[jax.Array]
+
+
+@dataclass(frozen=True)
+class StepOperation:
+    """The launch of a step on (coefficients, leaves..., anchors..., arrays of each role...)."""
+
+    step: Step
+    plan: Plan
+    dtype: Any
+    is_step = True
+
+    def results(self, *operands: Any) -> Launched:
+        slots, reals, n = self.plan.slot_count, len(COLUMNS) - COUNTS, len(self.plan.sizes)
+        totals = (
+            jax.ShapeDtypeStruct((slots, reals), self.dtype),
+            jax.ShapeDtypeStruct((slots, COUNTS), count_dtype(self.dtype)),
+        )
+        state = operands[len(operands) - n * len(self.step.written) :]
+        arrays = (*operands[1 : 1 + n], *state)
+        return Launched(totals, None, tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in arrays))
+
+    def __call__(self, launcher: JaxBackend, *operands: jax.Array) -> Launched:
+        return launcher.step(self.step, self.plan, operands[0], operands[1:], self.dtype)
 
 
 @dataclass(frozen=True)
@@ -59,20 +85,13 @@ class Steps:
         rows = coefficients[..., np.array([slot.group for slot in first]), :]
         table = jnp.moveaxis(rows, -2, 0).reshape(-1, len(COEFFICIENTS))  # a group's rows of the batch are adjacent
         plan = plan_of(batch_rank, slots, first, (BOTH,) * len(leaves), leaves)
-        dtype = result_dtype(leaves)
-
-        def run(launcher: JaxBackend) -> Callable[..., Launched]:
-            return lambda c, *arrays: launcher.step(self.step, plan, c, arrays, dtype)
-
-        found = dispatch(self.backend, run, table, *arrays, steps=True)
+        found = launched(self.backend, StepOperation(self.step, plan, result_dtype(leaves)), table, *arrays)
         reals, counts = found.totals
         reals = over_devices(reals, first, self.groups, shares.axes)
         return (reals, _counts_over_devices(counts, first, self.groups, shares.axes)), (), found.arrays
 
 
-def _counts_over_devices(
-    counts: jax.Array, first: dict[Slot, int], groups: int, axes: tuple[str, ...]
-) -> jax.Array:
+def _counts_over_devices(counts: jax.Array, first: dict[Slot, int], groups: int, axes: tuple[str, ...]) -> jax.Array:
     """(rows, 2) of one device -> (batch..., groups, 2). The first of the devices that hold a part counts it."""
     low, high = halves(counts)
     if axes:

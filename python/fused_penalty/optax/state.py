@@ -46,4 +46,3 @@ def first(params: PyTree, anchor: PyTree | None) -> PenaltyState:
 
 def following(state: PenaltyState) -> PenaltyState:
     return state._replace(count=optax.safe_increment(state.count))
-

@@ -195,9 +195,7 @@ def _stats(plan: Plan, arrays: Sequence[jax.Array], dtype: Any) -> tuple[jax.Arr
     return jnp.concatenate(reals), jnp.concatenate(counts)
 
 
-def step(
-    step: OptimizerStep, plan: Plan, coefficients: jax.Array, arrays: Sequence[jax.Array], dtype: Any
-) -> Launched:
+def step(step: OptimizerStep, plan: Plan, coefficients: jax.Array, arrays: Sequence[jax.Array], dtype: Any) -> Launched:
     """Leaf by leaf; see `_core.backends.JaxBackend`."""
     n = len(plan.sizes)
     lists = [arrays[i : i + n] for i in range(0, len(arrays), n)]
@@ -233,5 +231,7 @@ def _step_totals(
     integer = jnp.int64 if dtype == jnp.float64 else jnp.int32
     counts = [jnp.sum(f, axis=-1, dtype=integer) for f in (found.after == 0, ~jnp.isfinite(gradient))]
     made = coefficients[:, -1:] == 0  # not skipped
-    reals = jnp.concatenate([row_sums(displacement(x, anchor)), jnp.where(made, jnp.stack(squares, axis=-1), 0)], axis=-1)
+    reals = jnp.concatenate(
+        [row_sums(displacement(x, anchor)), jnp.where(made, jnp.stack(squares, axis=-1), 0)], axis=-1
+    )
     return reals.astype(dtype), jnp.where(made, jnp.stack(counts, axis=-1), 0)

@@ -50,8 +50,7 @@ def launch(
     x = held(xs, None, written=True)
     anchor = held(anchors, x, written=False) if anchors else None
     others = {
-        role: held(arrays[role], x, written=role in step.written, made=role in step.state)
-        for role in step.arrays
+        role: held(arrays[role], x, written=role in step.written, made=role in step.state) for role in step.arrays
     }
     total = enqueue(step, HeldStep(x, anchor, others), coefficients)
     for old, target in copies:
