@@ -1,8 +1,8 @@
 """The launch as a primitive of JAX, whose lowering picks the backend for the platform that is compiled for.
 
-`jax.lax.platform_dependent` would do the same, but traces what every platform might need, so also the reference, leaf by
-leaf, which takes seconds for thousands of leaves. Batching, derivatives and meshes are dealt with before: a launch is
-only ever lowered.
+`jax.lax.platform_dependent` would do the same, but traces what every platform might need, so also the reference, leaf
+by leaf, which takes seconds for thousands of leaves. Batching, derivatives and meshes are dealt with before: a launch
+is only ever lowered.
 """
 
 from __future__ import annotations

@@ -29,8 +29,8 @@ class Local(Hashable, Protocol):
     """A launch on the parts that one device holds; hashable, so that it can key a cache.
 
     Tables (batch..., any, any) are whole on every device. `others` are lists of arrays like the leaves, which lie where
-    the leaves lie. Totals are (batch..., any, any), reduced over the axes of the shares; ones are scalars, each device's
-    own; of the arrays that it makes, each list like the leaves follows the one before.
+    the leaves lie. Totals are (batch..., any, any), reduced over the axes of the shares; ones are scalars, each
+    device's own; the arrays that it makes are lists like the leaves, one after the other.
     """
 
     @property

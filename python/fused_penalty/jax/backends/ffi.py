@@ -105,8 +105,8 @@ def _call(
         table = jax.lax.pcast(table, tuple(like.mat.varying), to="varying")
         whole = NamedSharding(like.sharding.mesh, PartitionSpec())
         shapes = [x.update(manual_axis_type=like.mat, sharding=whole) for x in shapes]
-    # XLA asks of each operand of a call with aliases whether to fuse its producer, in n^3 for n aliases, unless the call
-    # has side effects, as a write in place is one.
+    # XLA asks of each operand of a call with aliases whether to fuse its producer, in n^3 for n aliases. Not so of a
+    # call with side effects, and a write in place is one.
     call = jax.ffi.ffi_call(target, shapes, input_output_aliases=aliases, has_side_effect=aliases is not None)
     made: Sequence[jax.Array] = call(table, *before, *arrays, **attributes)
     return made

@@ -142,7 +142,7 @@ def adamw(
 def _adam(
     common: Penalized, b1: float, b2: float, eps: float, state_dtype: Any | None, *, amsgrad: bool, decoupled: bool
 ) -> Optimizer:
-    b1, b2 = check_beta("b1", b1), check_beta("b2", b2)
+    decay1, decay2 = check_beta("b1", b1), check_beta("b2", b2)
     step = Step.AMSGRAD if amsgrad else Step.ADAM
 
     def init(params: Params) -> AdamState:
@@ -156,11 +156,11 @@ def _adam(
             found = {
                 "decay": 0.0 if decoupled else decay,
                 "shrink": 1 - rate * decay if decoupled else 1.0,
-                "rate": rate / bias(b1, count, dtype),
-                "root": jax.lax.rsqrt(bias(b2, count, dtype)),
-                "keep": b2,
-                "rest": 1 - b2,
-                "take": 1 - b1,
+                "rate": rate / bias(decay1, count, dtype),
+                "root": jax.lax.rsqrt(bias(decay2, count, dtype)),
+                "keep": decay2,
+                "rest": 1 - decay2,
+                "take": 1 - decay1,
                 "epsilon": eps,
             }
             return found, rate

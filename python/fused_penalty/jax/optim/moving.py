@@ -28,8 +28,8 @@ class Strengths:
 
 @dataclass(frozen=True)
 class Moving:
-    """`of_leaf`: the group of each leaf that moves; `triples`: the strengths (l1, l2, weight decay) of each group, where
-    the mask leaves a leaf out with l1 = l2 = 0."""
+    """`of_leaf`: the group of each leaf that moves; `triples`: the strengths (l1, l2, weight decay) of each group, with
+    l1 = l2 = 0 where the mask leaves a leaf out."""
 
     selection: Selection  # all leaves that move, whatever the mask says
     of_leaf: tuple[int, ...]
