@@ -12,7 +12,7 @@ from jax import export
 
 from tests.jax_only.modes import Tree
 
-TARGET = "fused_penalty"
+TARGET, STEP_TARGET = "fused_penalty", "fused_penalty_step"
 
 
 def _donated(f: Any, p: Tree, a: Tree) -> Any:
@@ -66,7 +66,7 @@ def _cotangent(x: Any) -> Any:
 
 
 def _exported(f: Any, p: Tree, a: Tree) -> Any:
-    checks = [export.DisabledSafetyCheck.custom_call(TARGET)]
+    checks = [export.DisabledSafetyCheck.custom_call(target) for target in (TARGET, STEP_TARGET)]
     text = export.export(jax.jit(f), disabled_checks=checks)(p, a).serialize()
     return export.deserialize(text).call(p, a)
 

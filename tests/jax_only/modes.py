@@ -11,6 +11,7 @@ import optax
 
 import fused_penalty as fp
 from fused_penalty.jax import global_norm, penalty, penalty_and_grad, prox, stats, sums
+from fused_penalty.jax.optim import Optimizer, adam
 from fused_penalty.optax import (
     add_penalty_grads,
     clip_by_global_norm,
@@ -64,6 +65,11 @@ def _update(transformation: Callable[..., Any], gradient: int = 0) -> Callable[.
     return call
 
 
+def _moved(optimizer: Optimizer, p: Any) -> Any:
+    """The params after one step, for a gradient of 2 everywhere."""
+    return optimizer.step(p, jax.tree.map(lambda x: 0 * x + 2, p), optimizer.init(p))[0]
+
+
 def _first_update(rate: float) -> Callable[[Tree, Tree], Tree]:
     """Of an optimizer that moves by STEP at first and whose proximal step has this length."""
 
@@ -99,6 +105,10 @@ VERBS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "global_norm": (
         lambda p, a, backend: (global_norm(p, backend=backend), global_norm(p, np.inf, backend=backend)),
         lambda x, a: (_norm(x), max(oracle.stats(v)[2] for v in x.values())),
+    ),
+    "optim.adam": (  # as optax.proximal_adamw below
+        lambda p, a, backend: _moved(adam(STEP, 0.5, 0.5, l1=L1, l2=L2, anchor=a, backend=backend), p),
+        lambda x, a: _steps({k: v.astype(np.float64) - STEP for k, v in x.items()}, a, STEP / 2),
     ),
     "optax.clip_by_global_norm": (
         lambda p, a, backend: clip_by_global_norm(1.0).update(p, optax.EmptyState())[0],

@@ -14,34 +14,19 @@ import numpy as np
 
 from fused_penalty._core.dtypes import BITS, DTYPES
 from fused_penalty._core.operations import Op
-from fused_penalty._core.plan import BOTH, SLOT_SHIFT, Plan
+from fused_penalty._core.plan import BOTH, SLOT_SHIFT
 from fused_penalty.jax import sums
+from tests.kernels import forged_steps
+from tests.kernels.forged_sizes import F32, Case, N, array, result, table
 
-N = 1 << 22  # elements of a leaf: enough that a read past a shorter array ends the process
-F32 = jnp.float32
-Case = tuple[str, Callable[[], Any], str]
 UNKNOWN = (-1, len(Op), 1 << 30)  # codes
 TAG = BOTH << BITS | DTYPES.index("float32")  # of a chunk of the leaf 0
-
-
-def table(*sizes: int, dtype: str = "float32", slots: Sequence[int] | None = None) -> np.ndarray:
-    n = len(sizes)
-    slots = tuple(range(n)) if slots is None else tuple(slots)
-    return Plan(sizes, (DTYPES.index(dtype),) * n, slots, (1,) * n, (BOTH,) * n).table
 
 
 def changed(row: int, column: int, value: int) -> np.ndarray:
     found = table(N).copy()
     found[row, column] = value
     return found
-
-
-def array(n: int = N, dtype: Any = F32) -> jax.Array:
-    return jnp.ones(n, dtype)
-
-
-def result(*shape: int, dtype: Any = F32) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, dtype)
 
 
 def call(op: int, results: Sequence[Any], *operands: Any, anchored: bool = False) -> Callable[[], Any]:
@@ -140,10 +125,8 @@ def groups() -> dict[str, list[Case]]:
             ("int32, as wide as the leaf", prox_of(pair, x, outs=[result(N, dtype=jnp.int32)]), "new array 0"),
             ("one for a leaf and its anchor", prox_of(pair, x, x, outs=[like]), "new array"),
         ],
+        **forged_steps.groups(),
     }  # fmt: skip
-
-
-GROUPS = ("anchors", "totals", "coefficients", "tables", "leaves", "operations", "outputs")
 
 
 def run(group: str) -> None:

@@ -11,7 +11,9 @@ import pytest
 from tests.support.fresh import run_fresh
 
 _cpu = pytest.importorskip("fused_penalty._cpu", reason="the native module was not built", exc_type=ImportError)
-GROUPS = ("anchors", "totals", "coefficients", "tables", "leaves", "operations", "outputs")  # of forged.py
+GROUPS = (
+    "anchors", "totals", "coefficients", "tables", "leaves", "operations", "outputs", "steps", "results of steps",
+)  # of forged.py  # fmt: skip
 
 
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
