@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from benchmarks.contenders.table import FORWARD, GRADIENT, Contender
+from benchmarks.contenders.table import FORWARD, GRADIENT, OPTIMIZER, Contender
 from benchmarks.harness.measure import FULL, cases, note
 from benchmarks.models.cases import MODELS, Tree
 
 PROBE = "benchmarks.harness.probe"
 ROOT = Path(__file__).parents[1]
 COMPILES = ("ours jit", "naive jit", "compile naive")
+STEPS = (("jax", "SGD ours"), ("jax", "SGD optax"))
 IN_MEMORY = ("ours value_and_grad", "ours penalty_and_grad", "naive jit", "naive eager")
 
 
@@ -25,6 +26,7 @@ IN_MEMORY = ("ours value_and_grad", "ours penalty_and_grad", "naive jit", "naive
     [
         *cases([r for r in FORWARD if r.name in COMPILES], MODELS if FULL else MODELS[:3], ("float32",)),
         *cases([r for r in GRADIENT if r.name in IN_MEMORY], ("gpt2",), ("float32",)),
+        *cases([r for r in OPTIMIZER if (r.framework, r.name) in STEPS], ("many",), ("float32",)),
     ],
     indirect=["tree"],
 )

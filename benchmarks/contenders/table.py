@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from benchmarks.contenders import jax as contend_jax
+from benchmarks.contenders import jax_optimizers as contend_jax_optimizers
 from benchmarks.contenders import optimizers as contend_optimizers
 from benchmarks.contenders import torch as contend_torch
 from benchmarks.models.cases import DTYPES, MODELS, Tree
@@ -65,6 +66,10 @@ def one(n: int) -> int:
 
 def two(n: int) -> int:
     return 2
+
+
+def per_leaf(n: int) -> int:
+    return n
 
 
 def two_per_leaf(n: int) -> int:
@@ -143,7 +148,13 @@ def _launches(name: str) -> Launches:
     return two if name.endswith("_") else one
 
 
+# XLA compiles optax's AdamW on 2,000 leaves for minutes.
+JAX_MODELS = {"AdamW optax": at("gpt2", "")}
 OPTIMIZER = tuple(
     Contender("optimizer", "torch", name, _launches(name), build, at("gpt2 many", ""))
     for name, build in contend_optimizers.builders().items()
-)
+) + tuple(
+    Contender("optimizer", "jax", name, one if name.endswith("ours") else per_leaf, build,
+              JAX_MODELS.get(name, at("gpt2 many", "")))
+    for name, build in contend_jax_optimizers.builders().items()
+)  # fmt: skip

@@ -20,7 +20,7 @@ os.environ.setdefault("TORCHINDUCTOR_FORCE_DISABLE_CACHES", "1")
 
 import psutil
 
-from benchmarks.contenders.table import FORWARD, GRADIENT
+from benchmarks.contenders.table import FORWARD, GRADIENT, OPTIMIZER
 from benchmarks.models.cases import constant, load
 
 
@@ -53,7 +53,7 @@ class Peak:
 def main(verb: str, framework: str, name: str, model: str, dtype: str) -> None:
     tree = load(model, dtype, constant)
     assert not isinstance(tree, str), tree
-    (row,) = (r for r in FORWARD + GRADIENT if (r.verb, r.framework, r.name) == (verb, framework, name))
+    (row,) = (r for r in FORWARD + GRADIENT + OPTIMIZER if (r.verb, r.framework, r.name) == (verb, framework, name))
     importlib.import_module(f"fused_penalty.{framework}")  # importing is not part of a first call
     getattr(tree, framework)
     with Peak() as peak:

@@ -118,6 +118,14 @@ def claims(results: dict[Key, Result]) -> list[Claim]:
         Claim("torch AdamW step with penalty, 2,000 leaves: faster than torch's fused one without",
               ratio("optimizer", "torch", "AdamW torch fused", "AdamW ours", "many"), least=8),
         Claim("  the whole call", ms("optimizer", "torch", "AdamW ours", "many"), " ms", most=1.2),
+        *(Claim(f"JAX donated {kind} step with penalty in one call, gpt2: over optax's without",
+                ratio("optimizer", "jax", f"{kind} ours", f"{kind} optax", "gpt2"), most=1.05)
+          for kind in ("SGD", "AdamW")),
+        Claim("JAX donated SGD step with penalty in one call, 2,000 leaves: first call",
+              _over(ms("first optimizer", "jax", "SGD ours", "many"), 1e3), " s", most=1.5),
+        Claim("  beside it: optax's without", _over(ms("first optimizer", "jax", "SGD optax", "many"), 1e3), " s"),
+        Claim("  later calls", ms("optimizer", "jax", "SGD ours", "many"), " ms", most=2),
+        Claim("  beside it: optax's without", ms("optimizer", "jax", "SGD optax", "many"), " ms"),
         Claim("torch forward, gpt2: bfloat16 over our float32, elements/s", narrower("torch", "ours"), least=1.5),
         Claim("JAX forward, gpt2: bfloat16 over our float32, elements/s", narrower("jax", "ours jit"), least=1.5),
         *(Claim(f"relative error on every tree, {dtype}", _worst(results, dtype), "", most=1e-6, timed=False)

@@ -27,6 +27,7 @@ TITLES = {
     "overhead": "CALLS WITHOUT JIT, small leaves",
     "first forward": "FIRST CALL, forward",
     "first gradient": "FIRST CALL, value and gradient",
+    "first optimizer": "FIRST CALL, an optimizer's step",
 }
 LIMITS = {"forward": ("torch", "read limit"), "gradient": ("torch", "copy limit")}
 CAPTION = """\
