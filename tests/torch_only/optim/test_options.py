@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -164,3 +166,43 @@ def test_a_group_added_later() -> None:
     optimizer.step()
     assert optimizer.param_groups[1]["l1"] == 0.5
     assert (float(optimizer.state[a]["step"]), float(optimizer.state[b]["step"])) == (2, 1)
+
+
+@pytest.mark.parametrize("kind", [SGD, AdamW])
+def test_strengths_apart_from_the_learning_rate(kind: Any) -> None:
+    """decouple_lr: the proximal step has the length lr/peak, whatever the peak is; 1 before any schedule."""
+    found = []
+    for lr in (0.1, 0.001):
+        w = torch.nn.Parameter(torch.tensor([1.0, -2.0, 0.05], dtype=torch.float64))
+        options = {} if kind is SGD else {"weight_decay": 0.0}
+        optimizer = kind([w], lr=lr, l1=0.25, l2=0.5, decouple_lr=True, penalty="decoupled", **options)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, [1.0, 0.5, 0.25].__getitem__)
+        for _ in range(2):
+            w.grad = torch.zeros_like(w)
+            optimizer.step()
+            schedule.step()
+        found.append(w.tolist())
+        assert optimizer.state_dict()["param_groups"][0]["peak_lr"] == lr
+    x = np.array([1.0, -2.0, 0.05])
+    for length in (1.0, 0.5):
+        x = np.sign(x) * np.maximum(np.abs(x) - length * 0.25, 0) / (1 + 2 * length * 0.5)
+    np.testing.assert_allclose(found, [x, x], rtol=1e-14)
+
+
+def test_the_peak_is_the_schedulers_where_it_is_larger() -> None:
+    w = torch.nn.Parameter(torch.tensor([1.0], dtype=torch.float64))
+    optimizer = SGD([w], lr=0.1, l1=0.5, decouple_lr=True)
+    torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.4, total_steps=10, div_factor=4, cycle_momentum=False)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1)
+    w.grad = torch.zeros_like(w)
+    optimizer.step()
+    assert w.item() == pytest.approx(1 - 0.5 * 0.25)
+    again = copy.deepcopy(optimizer)
+    again.param_groups[0]["params"][0].grad = torch.zeros_like(w)
+    again.step()
+    assert again.param_groups[0]["params"][0].item() == pytest.approx(1 - 2 * 0.5 * 0.25)
+
+
+def test_decouple_lr_is_a_bool() -> None:
+    with pytest.raises(TypeError, match="decouple_lr: 'yes' is not a bool"):
+        SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1, l1=0.1, decouple_lr="yes")

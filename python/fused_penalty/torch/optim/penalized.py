@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from torch.optim import Optimizer
 from ..._core.errors import bad
 from ..._core.norms import check_max_norm
 from ..._core.steps import Step, StepRole
+from ..._core.strengths import check_flag
 from ..calculus import scale as scaled
 from ..group_strengths import GroupStrengths
 from ..norms import global_norm
@@ -30,6 +32,7 @@ Penalty: TypeAlias = Literal["prox", "grad", "decoupled"]
 euclidean proximal step."""
 
 PENALTIES = ("prox", "grad", "decoupled")
+PEAKS = ("peak_lr", "initial_lr", "max_lr")  # entries of a group: ours, every scheduler's, OneCycleLR's
 _grad, _layout = operator.attrgetter("grad"), operator.attrgetter("layout")
 
 
@@ -96,6 +99,7 @@ class Penalized(Optimizer):
         mask: Mask | None,
         anchor: Anchor | None,
         max_grad_norm: float | Tensor | None,
+        decouple_lr: bool,
         backend: str | None,
     ) -> None:
         if penalty not in PENALTIES:
@@ -108,12 +112,14 @@ class Penalized(Optimizer):
                 )  # fmt: skip
         self._penalty = cast(Penalty, penalty)
         self._mask, self._backend = mask, requested(backend)
+        self._decouple_lr = check_flag("decouple_lr", decouple_lr)
         self._max_grad_norm = (
             None if max_grad_norm is None else check_max_norm(max_grad_norm, is_tensor, "max_grad_norm", admit=admit)
         )
         self._anchor = list(anchor) if isinstance(anchor, Iterator) else anchor
         self._strengths = GroupStrengths(self, l1, l2, required=False)
         self._strengths.write()
+        self._keep_peaks()
         self._roster: Roster | None = None
         self._bank: Bank | None = None
         self._found: Found | None = None
@@ -179,6 +185,7 @@ class Penalized(Optimizer):
     def _look(self) -> Roster:
         if self._roster is None or self._roster.key != key_of(self) or self._roster.shards is not None:
             self._strengths.write()
+            self._keep_peaks()
             self._roster = Roster.of(self, self._strengths, self._mask, self._anchor)
         return self._roster
 
@@ -200,7 +207,8 @@ class Penalized(Optimizer):
         made = bank.fill(moves, all_move=gradients.all)
         columns = self._begin(roster, bank, gradients, made, ok)
         l1, l2 = roster.strengths(s, 0), roster.strengths(s, 1)
-        columns |= self._of_the_penalty(columns.pop("step_length"), l1, l2)
+        length = columns.pop("step_length")
+        columns |= self._of_the_penalty(length / self._peak(roster) if self._decouple_lr else length, l1, l2)
         norm = None
         columns["scale"] = self._scale(roster)
         if max_grad_norm is not None and any(moves):
@@ -215,6 +223,16 @@ class Penalized(Optimizer):
         moved = roster.params if gradients.all else [p for p, m in zip(roster.params, moves, strict=True) if m]
         torch.autograd.graph.increment_version(moved)
         self._found = Found(totals, l1, l2, norm, s.dtype)
+
+    def _keep_peaks(self) -> None:
+        """With decouple_lr each group remembers the learning rate that it came with, as its entry `peak_lr`."""
+        for g in self.param_groups if self._decouple_lr else ():
+            g.setdefault("peak_lr", g["lr"].clone() if isinstance(g["lr"], Tensor) else g["lr"])
+
+    def _peak(self, roster: Roster) -> Tensor:
+        """The largest learning rate of each parameter: that of its group at first, or a scheduler's entry."""
+        entries = (roster.each([g.get(name, 0.0) for g in self.param_groups]) for name in PEAKS)
+        return functools.reduce(torch.maximum, entries)
 
     def _bank_of(self, roster: Roster) -> Bank:
         names = [self._state_of(g) for g in self.param_groups]
@@ -250,7 +268,7 @@ class Penalized(Optimizer):
     # Copies. torch's own __getstate__ leaves everything else out.
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = ("_penalty", "_mask", "_anchor", "_backend", "_strengths", "_max_grad_norm")
+        kept = ("_penalty", "_mask", "_anchor", "_backend", "_strengths", "_max_grad_norm", "_decouple_lr")
         return {**super().__getstate__(), **{name: getattr(self, name) for name in kept}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

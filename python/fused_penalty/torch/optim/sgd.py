@@ -36,6 +36,9 @@ class SGD(Penalized, torch.optim.SGD):
       penalty: "prox" as above; "decoupled" with s = lr; "grad" adds l1·sign(θ) + 2·l2·θ to the gradient.
       anchor, mask, backend: As in `fused_penalty.torch.attach`.
       max_grad_norm: Clip the gradients by their global norm, as `fused_penalty.torch.clip_grad_norm_`, within the step.
+      decouple_lr: Give the proximal step the length lr/peak in place of lr, so that a strength does not depend on the
+        learning rate, but follows its schedule. The peak is the rate that a group came with (its entry `peak_lr`), or
+        the scheduler's `initial_lr` or `max_lr` where that is larger.
 
     Attributes:
       penalty: The penalty before the last step.
@@ -75,13 +78,14 @@ class SGD(Penalized, torch.optim.SGD):
         anchor: Anchor | None = None,
         mask: Mask | None = None,
         max_grad_norm: float | Tensor | None = None,
+        decouple_lr: bool = False,
         backend: str | None = None,
     ) -> None:
         super().__init__(
             params, lr, momentum, dampening, weight_decay, nesterov, maximize=maximize, foreach=foreach,
             differentiable=differentiable, fused=fused,
         )  # fmt: skip
-        self._init_penalty(l1, l2, penalty, mask, anchor, max_grad_norm, backend)
+        self._init_penalty(l1, l2, penalty, mask, anchor, max_grad_norm, decouple_lr, backend)
 
     def _kind(self, group: Mapping[str, Any]) -> Step:
         return Step.MOMENTUM if group["momentum"] else Step.SGD
