@@ -82,6 +82,24 @@ def is_static_zero(strength: Any) -> bool:
 
 
 @dataclass(frozen=True)
+class WeightDecay:
+    """An l2 that is given as weight decay, which has a ½ in its name: l2 = value / 2."""
+
+    value: Any
+
+
+def l2_of(l2: Any, weight_decay: Any | None) -> Any:
+    """The strength that is meant by l2 and weight_decay, of which only one may be given."""
+    if weight_decay is None:
+        return l2
+    if as_float(l2) != 0:
+        raise bad(
+            ValueError, "weight_decay", "it is given beside l2", "Give one of them: weight_decay=wd is l2 = wd / 2"
+        )
+    return WeightDecay(weight_decay)
+
+
+@dataclass(frozen=True)
 class Groups:
     """Leaves of equal strengths: `of_leaf[i]` indexes `l1`, `l2` (one strength per group) and `terms`."""
 
@@ -151,6 +169,11 @@ def resolve_strengths(
     admit: Admit | None = None,
 ) -> list[Any]:
     """Checked strengths: one for each selected leaf, in order, or a single one for all."""
+    if isinstance(value, WeightDecay):
+        decays = resolve_strengths(
+            "weight_decay", value.value, paths, leaves, selected, is_device, broadcast, admit=admit
+        )  # fmt: skip
+        return [decay / 2 for decay in decays]
     if isinstance(value, (ByPath, ByLeaf)):
         found = value.resolve(argument, paths(), leaves, selected)
     else:

@@ -12,7 +12,7 @@ import numpy as np
 
 from .._core import backends
 from .._core.operations import Op
-from .._core.strengths import check_strength
+from .._core.strengths import check_strength, l2_of
 from . import calculus as core
 from .params import Selection, is_array, is_numeric, select
 from .placement import explained
@@ -27,6 +27,7 @@ def penalty(
     l1: Strength = 0.0,
     l2: Strength = 0.0,
     *,
+    weight_decay: Strength | None = None,
     mask: Mask | None = None,
     anchor: Anchor | None = None,
     backend: str | None = None,
@@ -48,6 +49,7 @@ def penalty(
       l1, l2: Strengths >= 0: a scalar, a 0-d array (may be traced, scheduled or learned), a prefix tree of
         these, `fused_penalty.by_path` or `by_leaf`. A static 0 removes its term from value and gradient. Arrays are
         not read on the host: a negative strength or a NaN gives what IEEE arithmetic gives.
+      weight_decay: In place of l2, with the ½ that its name implies elsewhere: l2 = weight_decay / 2.
       mask: A bool, a prefix tree of bools or a function of params that returns one; False leaves a leaf out. (A Module
         of bools, which may be callable, is a tree.)
       anchor: A pytree like params; the penalty is then that of x - anchor. Anchor, mask and strengths pair with params
@@ -59,8 +61,9 @@ def penalty(
 
     Raises:
       TypeError: A selected leaf is not an array of one of these dtypes, or a strength or mask entry has a wrong type.
-      ValueError: A static strength is negative or not finite, trees do not match, the backend is unknown, leaves lie on
-        different meshes or devices, or params are all variables of a linen Module and there is no mask.
+      ValueError: A static strength is negative or not finite, l2 and weight_decay are both given, trees do not match,
+        the backend is unknown, leaves lie on different meshes or devices, or params are all variables of a linen Module
+        and there is no mask.
       RuntimeError: The backend is not available; `fused_penalty.backends()` says why.
 
     Source: Zou & Hastie, "Regularization and variable selection via the elastic net", 2005 (without the ½).
@@ -72,7 +75,7 @@ def penalty(
       >>> round(float(penalty(params, l1={"w": 0.01, "b": 0.005}, l2={"w": 0.001, "b": 0.0005})), 6)
       0.028855
     """
-    s = select(params, l1, l2, mask, anchor)
+    s = select(params, l1, l2_of(l2, weight_decay), mask, anchor)
     backend = backends.requested("jax", backend)
     if not s.leaves:
         return scalar(0.0, np.float32)
@@ -86,6 +89,7 @@ def penalty_and_grad(
     l1: Strength = 0.0,
     l2: Strength = 0.0,
     *,
+    weight_decay: Strength | None = None,
     mask: Mask | None = None,
     anchor: Anchor | None = None,
     backend: str | None = None,
@@ -94,7 +98,7 @@ def penalty_and_grad(
 
     Args:
       params: As in `penalty`, but float8 leaves, whose gradients cannot be written, must be masked.
-      l1, l2, mask, anchor, backend: As in `penalty`.
+      l1, l2, weight_decay, mask, anchor, backend: As in `penalty`.
 
     Returns:
       (P, gradients): gradients have the structure, shapes and dtypes of params; each element is computed in
@@ -112,7 +116,7 @@ def penalty_and_grad(
       >>> float(value), grads[0].tolist()
       (4.0, [0.0, -3.0])
     """
-    s = select(params, l1, l2, mask, anchor)
+    s = select(params, l1, l2_of(l2, weight_decay), mask, anchor)
     s.check_writable()
     backend = backends.requested("jax", backend)
     gradients: list[Any] = []
@@ -130,6 +134,7 @@ def prox(
     l1: Strength = 0.0,
     l2: Strength = 0.0,
     *,
+    weight_decay: Strength | None = None,
     step: Step = 1.0,
     mask: Mask | None = None,
     anchor: Anchor | None = None,
@@ -144,7 +149,7 @@ def prox(
 
     Args:
       params: As in `penalty`, but float8 leaves, which cannot be written, must be masked.
-      l1, l2, mask, anchor, backend: As in `penalty`.
+      l1, l2, weight_decay, mask, anchor, backend: As in `penalty`.
       step: The length of the step, >= 0: a float or a 0-d array, possibly traced. Arrays are not read on the host: if
         step or a strength is an array that is negative or NaN, the result is NaN.
 
@@ -165,7 +170,7 @@ def prox(
       >>> prox([jnp.array([0.5, -2.0])], l1=1.0, l2=0.5)[0].tolist()
       [0.0, -0.5]
     """
-    s = select(params, l1, l2, mask, anchor)
+    s = select(params, l1, l2_of(l2, weight_decay), mask, anchor)
     s.check_writable()
     step = check_strength("step", step, is_array)
     backend = backends.requested("jax", backend)

@@ -9,6 +9,7 @@ import jax
 
 from .._core.errors import bad
 from .._core.operations import Op
+from .._core.strengths import WeightDecay
 from ..jax.elastic_net import written
 from ..jax.params import select
 from ..jax.schedules import Schedule, at
@@ -54,18 +55,16 @@ class Penalty:
 
     def of_leaves(self, updates: PyTree, state: PenaltyState, params: PyTree) -> PyTree:
         """A tree like params: a LeafPenalty where a leaf is selected and has an update, and None elsewhere."""
-        halved = self.weight_decay is not None
-        second = self.weight_decay if halved else 0.0 if self.l2 is None else self.l2
-        s = select(
-            params, at(self.l1, state.count), at(second, state.count), self.mask, state.anchor,
-            among=updated(updates, params), names=("l1", "weight_decay" if halved else "l2"),
-        )  # fmt: skip
+        l1 = at(self.l1, state.count)
+        if self.weight_decay is not None:
+            l2: Any = WeightDecay(at(self.weight_decay, state.count))
+        else:
+            l2 = 0.0 if self.l2 is None else at(self.l2, state.count)
+        s = select(params, l1, l2, self.mask, state.anchor, among=updated(updates, params))
         s.check_writable()
         g = s.groups
         found = [
-            LeafPenalty(
-                g.l1[k], g.l2[k] / 2 if halved else g.l2[k], g.terms[k], s.anchors[i] if s.anchors else None
-            )
+            LeafPenalty(g.l1[k], g.l2[k], g.terms[k], s.anchors[i] if s.anchors else None)
             for i, k in enumerate(g.of_leaf)
-        ]  # fmt: skip
+        ]
         return s.tree(found, [None] * len(s.flat.leaves))

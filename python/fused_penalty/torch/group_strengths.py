@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from .._core.errors import bad
 from .._core.rules import ByPath
-from .._core.strengths import Groups, group, is_static_zero
+from .._core.strengths import Groups, WeightDecay, group, is_static_zero
 from .params import Selection
 from .scalars import as_double, check_scalar
 from .types import Strength
@@ -77,7 +77,8 @@ class GroupStrengths:
 
     def check_names(self, complete: bool) -> None:
         for name, value in self.given.items():
-            if isinstance(value, ByPath) and not complete:
+            rule = value.value if isinstance(value, WeightDecay) else value
+            if isinstance(rule, ByPath) and not complete:
                 raise bad(
                     ValueError, name, "by_path needs the parameters' names, which this optimizer does not know",
                     "Build it from model.named_parameters(), or give by_leaf or strengths in the parameter groups",
@@ -139,6 +140,11 @@ class GroupStrengths:
 
 def _scalar(name: str, value: Any) -> Any:
     """A checked scalar; anything else as it is."""
+    if isinstance(value, WeightDecay):
+        decay = _scalar("weight_decay", value.value)
+        if isinstance(decay, Tensor):
+            raise bad(TypeError, "weight_decay", "a tensor, half of which would not change with it", "Give it as l2")
+        return decay / 2 if isinstance(decay, float) else value
     if isinstance(value, (int, float, np.generic, np.ndarray, Tensor)):
         return check_scalar(name, value)
     return value

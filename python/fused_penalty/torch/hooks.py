@@ -7,6 +7,7 @@ from typing import Any
 from torch.optim import Optimizer
 
 from .._core.errors import bad
+from .._core.strengths import l2_of
 from .attached import KEY, Attached
 from .types import Anchor, Mask, Metric, Mode, Strength
 
@@ -18,6 +19,7 @@ def attach(
     *,
     mode: Mode = "grad",
     metric: Metric = "auto",
+    weight_decay: Strength | None = None,
     mask: Mask | None = None,
     anchor: Anchor | None = None,
     backend: str | None = None,
@@ -63,6 +65,8 @@ def attach(
         timm and torch_optimizer) are refused: attach to the optimizer that they wrap.
       l1, l2: As in `penalty`; `by_path` needs an optimizer built from `named_parameters()`. They may be tensors that
         change, or be assigned on the handle, for all groups without an entry of their own.
+      weight_decay: In place of l2: l2 = weight_decay / 2. A number, which becomes the groups' entry `l2`, a rule or a
+        tree; a tensor that changes is given as l2. (An entry `weight_decay` of a group is the optimizer's own.)
       mode: "grad" or "prox".
       metric: Of `mode="prox"`. "auto": the optimizer's own, for torch's Adam, AdamW, NAdam, RAdam, RMSprop and Adagrad
         and for optimizers of other libraries with Adam's state; the euclidean one for those that do not adapt their
@@ -101,7 +105,7 @@ def attach(
             ValueError, "optimizer", "it has a penalty already, and a second one would be added to it",
             f"Call .remove() on the first handle (optimizer.{KEY}), or assign its l1 and l2",
         )  # fmt: skip
-    return Attached(optimizer, l1, l2, mode, metric, mask, anchor, backend)
+    return Attached(optimizer, l1, l2_of(l2, weight_decay), mode, metric, mask, anchor, backend)
 
 
 def _that_runs_hooks(optimizer: Any) -> Optimizer:

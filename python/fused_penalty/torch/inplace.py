@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .._core.operations import Op
 from .._core.plan import L2
-from .._core.strengths import check_flag
+from .._core.strengths import check_flag, l2_of
 from .params import Selection, is_frozen, select, zeros
 from .scalars import as_double, check_scalar
 from .strengths import coefficients_of, combine, requested
@@ -29,6 +29,7 @@ def add_grad_(
     l1: Strength = 0.0,
     l2: Strength = 0.0,
     *,
+    weight_decay: Strength | None = None,
     mask: Mask | None = None,
     anchor: Anchor | None = None,
     frozen: Frozen = "count",
@@ -47,7 +48,7 @@ def add_grad_(
     Args:
       params: As in `penalty`, but float8 leaves, whose gradients cannot be written, must be masked, frozen or without
         `.grad`.
-      l1, l2, mask, anchor, frozen, backend: As in `penalty`.
+      l1, l2, weight_decay, mask, anchor, frozen, backend: As in `penalty`.
       create: Whether to make `.grad` where there is none.
 
     Returns:
@@ -68,7 +69,7 @@ def add_grad_(
       (5.5, [5.0, 0.0])
     """
     create = check_flag("create", create)
-    s = select_to_write(params, l1, l2, mask, anchor, frozen)
+    s = select_to_write(params, l1, l2_of(l2, weight_decay), mask, anchor, frozen)
     backend = requested(backend)
     if not s.leaves:
         return zeros()
@@ -105,6 +106,7 @@ def prox_(
     l1: Strength = 0.0,
     l2: Strength = 0.0,
     *,
+    weight_decay: Strength | None = None,
     step: Step = 1.0,
     mask: Mask | None = None,
     anchor: Anchor | None = None,
@@ -119,7 +121,7 @@ def prox_(
 
     Args:
       params: As in `penalty`, but float8 leaves, which cannot be written, must be masked or frozen.
-      l1, l2, mask, anchor, backend: As in `penalty`.
+      l1, l2, weight_decay, mask, anchor, backend: As in `penalty`.
       step: The length of the step, >= 0: a float or a 0-d tensor. Tensors are not read on the host: if step or a
         strength is a tensor that is negative or NaN, the result is NaN.
       frozen: As in `penalty`; a frozen `nn.Parameter` is left alone, but counts in the value unless this is "skip".
@@ -141,7 +143,7 @@ def prox_(
       >>> float(prox_([w], l1=1.0, l2=0.5)), w.tolist()
       (4.625, [0.0, -0.5])
     """
-    s = select_to_write(params, l1, l2, mask, anchor, frozen)
+    s = select_to_write(params, l1, l2_of(l2, weight_decay), mask, anchor, frozen)
     length = check_scalar("step", step)
     backend = requested(backend)
     if not s.leaves:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .._core.operations import Op
+from .._core.strengths import l2_of
 from . import ops
 from .devices import Part, on_each_device
 from .params import Selection, is_frozen, select, zeros
@@ -21,6 +22,7 @@ def penalty(
     l1: Strength = 0.0,
     l2: Strength = 0.0,
     *,
+    weight_decay: Strength | None = None,
     mask: Mask | None = None,
     anchor: Anchor | None = None,
     frozen: Frozen = "count",
@@ -38,6 +40,7 @@ def penalty(
       l1, l2: Strengths >= 0: a scalar, a 0-d tensor (may be learned), a mapping from names or leading parts of
         names to these (a list for a list), `fused_penalty.by_path` or `by_leaf`. A static 0 removes its term
         from value and gradient.
+      weight_decay: In place of l2, with the ½ that its name implies elsewhere: l2 = weight_decay / 2.
       mask: A bool, a mapping or list of bools, paired as strengths are, or a function of params that returns one; False
         leaves a leaf out.
       anchor: Tensors that pair with params; the penalty is then that of x - anchor. Both have names (a Module, a copied
@@ -53,9 +56,9 @@ def penalty(
     Raises:
       TypeError: A selected leaf is not a dense tensor of these dtypes with memory of its own (a view of FSDP1 and
         a placeholder of ZeRO-3 are not), or a strength or mask entry has a wrong type.
-      ValueError: A static strength is negative or not finite, trees do not match, two leaves have one dotted name, an
-        anchor lacks a name, or only one side has names, the backend is unknown, a DTensor is placed as Partial, or the
-        lists differ from rank to rank.
+      ValueError: A static strength is negative or not finite, l2 and weight_decay are both given, trees do not match,
+        two leaves have one dotted name, an anchor lacks a name, or only one side has names, the backend is unknown, a
+        DTensor is placed as Partial, or the lists differ from rank to rank.
       RuntimeError: The backend is not available; `fused_penalty.backends()` says why.
 
     Source: Zou & Hastie, "Regularization and variable selection via the elastic net", 2005 (without the ½).
@@ -67,7 +70,7 @@ def penalty(
       >>> round(float(penalty(params, l1={"w": 0.01, "b": 0.005}, l2={"w": 0.001, "b": 0.0005})), 6)
       0.028855
     """
-    s = select(params, l1, l2, mask, anchor, frozen)
+    s = select(params, l1, l2_of(l2, weight_decay), mask, anchor, frozen)
     backend = requested(backend)
     if not s.leaves:
         return zeros()
@@ -79,6 +82,7 @@ def penalty_and_grad(
     l1: Strength = 0.0,
     l2: Strength = 0.0,
     *,
+    weight_decay: Strength | None = None,
     mask: Mask | None = None,
     anchor: Anchor | None = None,
     frozen: Frozen = "count",
@@ -90,7 +94,7 @@ def penalty_and_grad(
 
     Args:
       params: As in `penalty`, but float8 leaves, whose gradients cannot be written, must be masked or frozen.
-      l1, l2, mask, anchor, backend: As in `penalty`.
+      l1, l2, weight_decay, mask, anchor, backend: As in `penalty`.
       frozen: As in `penalty`; with "count" frozen parameters count in P, but get no gradient.
 
     Returns:
@@ -109,7 +113,7 @@ def penalty_and_grad(
       >>> float(value), grads[0].tolist()
       (4.0, [0.0, -3.0])
     """
-    s = select(params, l1, l2, mask, anchor, frozen)
+    s = select(params, l1, l2_of(l2, weight_decay), mask, anchor, frozen)
     backend = requested(backend)
     chosen: dict[int, Tensor] = {}
     value = zeros()
