@@ -13,7 +13,7 @@
 // epsilon alone, and the first step would set whole untouched rows of an embedding to zero. The penalty leaves it
 // alone. A step with skip != 0 writes nothing (GradScaler found an overflow).
 //
-// F is float, double or a vector of them, as in elastic_net.h; the caller has the square root.
+// F is float, double or a vector of them, as in elastic_net.h; the caller gives the square root.
 #pragma once
 
 #include "elastic_net.h"
@@ -32,7 +32,7 @@ struct StepCoefficients {
   // and whether its metric is Adam's.
   bool has_l1, has_l2, has_decay, looks, proximal, pulls, adaptive;
 
-  static StepCoefficients from(const double* c) {
+  static constexpr StepCoefficients from(const double* c) {
     const auto in_lanes = [](double value) { return F{} + static_cast<S>(value); };
     const auto is = [c](StepCoefficient which) { return value_of(c, which) != 0; };
     using enum StepCoefficient;
@@ -85,6 +85,37 @@ static constexpr F pulled_in_metric(F z, F reciprocal, F second, const StepCoeff
   F found = z - within(z, c.threshold * reciprocal);
   if (c.pulls) found /= 1 + c.pull * reciprocal;
   return second == 0 ? z : found;
+}
+
+// One element: what a walk reads, and after the step what it writes. A step leaves the arrays that it has not alone.
+template <class F>
+struct StepElement {
+  F x, origin, gradient, first, second, maximum;
+};
+
+// Makes the step, with the gradient as the optimizer is given it (scaled) left in its place, and returns d afterwards.
+template <Step kStep, bool kAnchored, class F, class S, class SquareRoot>
+static constexpr F stepped(StepElement<F>& e, const StepCoefficients<F, S>& c, const SquareRoot& square_root) {
+  F z = e.x, along{};
+  if constexpr (has(kStep, kGradient)) {
+    e.gradient = c.scale * e.gradient;
+    along = seen_gradient(e.x, e.x - e.origin, e.gradient, c);
+    if constexpr (kStep == Step::kMomentum) along = with_momentum(along, e.first, c);
+    if constexpr (is_adam(kStep)) update_moments(along, e.first, e.second, c);
+    if constexpr (has(kStep, kMaximum)) e.maximum = larger(e.maximum, e.second);
+  }
+  const F second = has(kStep, kMaximum) ? e.maximum : e.second;
+  F reciprocal{};
+  if constexpr (has(kStep, kSecond)) reciprocal = 1 / (c.root * square_root(second) + c.epsilon);
+  if constexpr (is_adam(kStep)) along = e.first * reciprocal;
+  if constexpr (has(kStep, kGradient)) z = c.shrink * e.x - c.rate * along;
+  F after = z - e.origin;
+  if (c.proximal) {
+    after = has(kStep, kSecond) && c.adaptive ? pulled_in_metric(after, reciprocal, second, c) : pulled(after, c);
+    z = kAnchored ? e.origin + after : after;
+  }
+  e.x = z;
+  return after;
 }
 
 }  // namespace fused_penalty

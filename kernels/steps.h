@@ -16,6 +16,7 @@ enum StepRole : uint32_t {
   kSecond = 4,   // Adam's second moment
   kMaximum = 8,  // amsgrad's maximum of the second
 };
+constexpr int kStepRoles = 4;
 
 // Every step writes x; one that reads a gradient writes the state that it has, too.
 //      name        arrays
@@ -45,6 +46,9 @@ inline constexpr StepRow kSteps[] = {
 constexpr int64_t kStepCount = sizeof kSteps / sizeof kSteps[0];
 
 constexpr bool has(Step step, uint32_t role) { return kSteps[static_cast<uint32_t>(step)].arrays & role; }
+constexpr bool is_adam(Step step) { return has(step, kGradient) && has(step, kSecond); }
+// The array without which a leaf is only read.
+constexpr StepRole decides(Step step) { return has(step, kGradient) ? kGradient : kSecond; }
 
 // What is found in a chunk or a slot: sums over d = x - anchor before the step, the gradient as the optimizer is given
 // it, and the change of x; elements whose d the step leaves at zero; elements of the gradient that are not finite.

@@ -7,7 +7,7 @@
 namespace fused_penalty::cpu {
 
 void launch(const StepLaunch& call, Helpers& pool, Isa isa) {
-  const bool anchored = call.anchor != nullptr, reads_gradient = has(call.step, kGradient);
+  const bool anchored = call.anchor != nullptr;
   const StepChunk step = step_for(isa, call.step, anchored);
   const WalkChunk read = walk_for(isa, Op::kSums, anchored);
   const auto each = [&](const Chunk& chunk) noexcept -> StepFound {
@@ -17,7 +17,8 @@ void launch(const StepLaunch& call, Helpers& pool, Isa isa) {
     const double* c = call.coefficients + kStepCoefficients * chunk.slot();
     const StepArrays arrays{of(call.x),      of(call.anchor),  of(call.gradient),          of(call.first),
                             of(call.second), of(call.maximum), call.wide_state[chunk.leaf]};
-    const bool writes = value_of(c, StepCoefficient::skip) == 0 && (reads_gradient ? arrays.gradient : arrays.second);
+    const bool writes =
+        value_of(c, StepCoefficient::skip) == 0 && (decides(call.step) == kGradient ? arrays.gradient : arrays.second);
     if (writes) return step(chunk, arrays, c);
     const Stats sums = read(chunk, {arrays.x, arrays.anchor, nullptr}, nullptr);
     return {{sums.column[kAbs], sums.column[kSquare]}};

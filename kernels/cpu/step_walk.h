@@ -28,8 +28,6 @@ struct StepWalk {
   static constexpr int kLanes = 64 / sizeof(Lane);
   static constexpr int kWidth = sizeof(V) / sizeof(Lane);
   static constexpr int kRegisters = kLanes / kWidth;
-  static constexpr bool kReadsGradient = has(kStep, kGradient);
-  static constexpr bool kIsAdam = has(kStep, kSecond) && kReadsGradient;
   static constexpr int kParts = 8;  // double accumulators of a column, which one register or two can hold
   using Totals = std::array<double, kParts>;
   using Coefficients = StepCoefficients<V, Lane>;
@@ -45,45 +43,22 @@ struct StepWalk {
 
   // Elements [i, i + kWidth) into the sums of register k. `c` is a copy that no store into an array can change.
   inline void one(Block& block, const Coefficients& c, int64_t i, int k) {
-    const V x = load(at.x + i);
-    V origin{}, z = x, second{}, reciprocal{};
-    if constexpr (kAnchored) origin = load(at.anchor + i);
-    const V d = x - origin;
-    if constexpr (kReadsGradient) {
-      const V gradient = c.scale * load(at.gradient + i);
-      block.grad_square[k] += scaled(gradient) * gradient;
-      V along = seen_gradient(x, d, gradient, c);
-      if constexpr (kStep == Step::kMomentum) {
-        V momentum = load(at.first + i);
-        along = with_momentum(along, momentum, c);
-        store(at.first + i, momentum);
-      } else if constexpr (kIsAdam) {
-        V first = load(at.first + i);
-        second = load(at.second + i);
-        update_moments(along, first, second, c);
-        store(at.first + i, first);
-        store(at.second + i, second);
-        if constexpr (has(kStep, kMaximum)) {
-          second = larger(load(at.maximum + i), second);
-          store(at.maximum + i, second);
-        }
-        reciprocal = 1 / (c.root * square_root(second) + c.epsilon);
-        along = first * reciprocal;
-      }
-      z = c.shrink * x - c.rate * along;
-    } else {
-      second = load(at.second + i);
-      reciprocal = 1 / (c.root * square_root(second) + c.epsilon);
-    }
-    V after = z - origin;
-    if (c.proximal) {
-      after = has(kStep, kSecond) && c.adaptive ? pulled_in_metric(after, reciprocal, second, c) : pulled(after, c);
-      z = kAnchored ? origin + after : after;
-    }
-    store(at.x + i, z);
+    StepElement<V> e{load(at.x + i), {}, {}, {}, {}, {}};
+    if constexpr (kAnchored) e.origin = load(at.anchor + i);
+    if constexpr (has(kStep, kGradient)) e.gradient = load(at.gradient + i);
+    if constexpr (has(kStep, kFirst)) e.first = load(at.first + i);
+    if constexpr (has(kStep, kSecond)) e.second = load(at.second + i);
+    if constexpr (has(kStep, kMaximum)) e.maximum = load(at.maximum + i);
+    const V x = e.x, d = x - e.origin;
+    const V after = stepped<kStep, kAnchored>(e, c, [](V v) { return square_root(v); });
+    store(at.x + i, e.x);
+    if constexpr (has(kStep, kFirst)) store(at.first + i, e.first);
+    if constexpr (is_adam(kStep)) store(at.second + i, e.second);
+    if constexpr (has(kStep, kMaximum)) store(at.maximum + i, e.maximum);
+    if constexpr (has(kStep, kGradient)) block.grad_square[k] += scaled(e.gradient) * e.gradient;
     block.abs[k] += absolute(d);
     block.square[k] += scaled(d) * d;
-    block.step_square[k] += scaled(z - x) * (z - x);
+    block.step_square[k] += scaled(e.x - x) * (e.x - x);
     block.zeros[k] -= after == 0;  // a comparison gives -1 for true
   }
 
@@ -97,7 +72,7 @@ struct StepWalk {
     add(StepColumn::kSquare, block.square);
     add(StepColumn::kStepSquare, block.step_square);
     add(StepColumn::kZeros, block.zeros);
-    if constexpr (kReadsGradient) add(StepColumn::kGradSquare, block.grad_square);
+    if constexpr (has(kStep, kGradient)) add(StepColumn::kGradSquare, block.grad_square);
     advance(count * kLanes);
   }
 
@@ -111,7 +86,7 @@ struct StepWalk {
   void advance(int64_t n) {  // arithmetic on an absent (null) array would be undefined
     at.x += n;
     if constexpr (kAnchored) at.anchor += n;
-    if constexpr (kReadsGradient) at.gradient += n;
+    if constexpr (has(kStep, kGradient)) at.gradient += n;
     if constexpr (has(kStep, kFirst)) at.first += n;
     if constexpr (has(kStep, kSecond)) at.second += n;
     if constexpr (has(kStep, kMaximum)) at.maximum += n;
@@ -125,7 +100,7 @@ struct StepWalk {
     const auto copy = [count](auto* to, const auto* from) { std::memcpy(to, from, count * sizeof *to); };
     copy(x, here.x);
     if constexpr (kAnchored) copy(anchor, here.anchor);
-    if constexpr (kReadsGradient) copy(gradient, here.gradient);
+    if constexpr (has(kStep, kGradient)) copy(gradient, here.gradient);
     if constexpr (has(kStep, kFirst)) copy(first, here.first);
     if constexpr (has(kStep, kSecond)) copy(second, here.second);
     if constexpr (has(kStep, kMaximum)) copy(maximum, here.maximum);
@@ -133,7 +108,7 @@ struct StepWalk {
     rows(1);
     copy(here.x, x);
     if constexpr (has(kStep, kFirst)) copy(here.first, first);
-    if constexpr (kIsAdam) copy(here.second, second);
+    if constexpr (is_adam(kStep)) copy(here.second, second);
     if constexpr (has(kStep, kMaximum)) copy(here.maximum, maximum);
     totals[static_cast<int>(StepColumn::kZeros)][0] -= kLanes - count;
   }
@@ -162,7 +137,7 @@ struct StepWalk {
     const auto of = [&found](StepColumn column) -> double& { return found.column[static_cast<int>(column)]; };
     for (StepColumn squares : {StepColumn::kSquare, StepColumn::kGradSquare, StepColumn::kStepSquare})
       of(squares) *= kUnscaled;
-    if constexpr (kReadsGradient)
+    if constexpr (has(kStep, kGradient))
       if (!std::isfinite(of(StepColumn::kGradSquare))) of(StepColumn::kNonFinite) = non_finite(gradient, whole);
     return found;
   }
