@@ -4,6 +4,7 @@ pybind11_add_module(_cpu
   ${FUSED_PENALTY_CSRC_DIR}/module_cpu.cc
   ${FUSED_PENALTY_CSRC_DIR}/jax_cpu.cc
   ${FUSED_PENALTY_CSRC_DIR}/jax_step_cpu.cc
+  ${FUSED_PENALTY_CSRC_DIR}/step_arrays.cc
   ${FUSED_PENALTY_CSRC_DIR}/step_cpu.cc
   ${FUSED_PENALTY_CSRC_DIR}/tensors.cc)
 target_include_directories(_cpu SYSTEM PRIVATE

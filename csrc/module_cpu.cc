@@ -6,7 +6,7 @@
 #include <algorithm>
 
 #include "../kernels/cpu/launch.h"
-#include "cpu_arrays.h"
+#include "arrays.h"
 #include "jax_cpu.h"
 #include "step_cpu.h"
 #include "tensors.h"

@@ -78,10 +78,6 @@ bool is_dense(const DLTensor& t) {
   return true;
 }
 
-bool is_host(DLDevice device) {
-  return device.device_type == kDLCPU || device.device_type == kDLCUDAHost || device.device_type == kDLROCMHost;
-}
-
 // Reads tensors that are mostly of one type, whose API it looks up once.
 class Reader {
  public:
@@ -103,12 +99,16 @@ class Reader {
 
 }  // namespace
 
-Rows::Rows(py::handle tensor, const std::string& name, int64_t columns) {
+bool Place::holds(int type, int index) const {
+  return device ? *device == std::pair(type, index) : type == kDLCPU || type == kDLCUDAHost || type == kDLROCMHost;
+}
+
+Rows::Rows(py::handle tensor, const std::string& name, int64_t columns, const Place& place) {
   const DLTensor t = Reader().read(tensor);
   const auto refuse = [&](const std::string& what) { throw py::value_error(name + " " + what); };
   if (dtype_of(t.dtype) != DType::kFloat64) refuse("must be float64");
   if (t.ndim != 2 || t.shape[1] != columns) refuse("must have the shape (slots, " + std::to_string(columns) + ")");
-  if (!is_host(t.device)) refuse("must lie on the CPU");
+  if (!place.holds(t.device.device_type, t.device.device_id)) refuse(place.rule());
   if (t.shape[0] && !t.data) refuse("has no memory");
   if (t.shape[0] && !is_row_major(t)) refuse("must be contiguous");
   data = reinterpret_cast<double*>(static_cast<char*>(t.data) + t.byte_offset);
@@ -150,10 +150,9 @@ int64_t Tensors::first_unreadable(bool may_be_absent) const {
   return -1;
 }
 
-bool Tensors::on_cpu() const {
-  return std::all_of(devices.begin(), devices.end(), [](const std::pair<int, int>& device) {
-    return is_host({static_cast<DLDeviceType>(device.first), device.second});
-  });
+bool Tensors::lie_at(const Place& place) const {
+  return std::all_of(devices.begin(), devices.end(),
+                     [&](const std::pair<int, int>& device) { return place.holds(device.first, device.second); });
 }
 
 std::vector<std::pair<int64_t, int64_t>> Tensors::shared(const Tensors& others) const {

@@ -5,14 +5,23 @@
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace fused_penalty {
 
-// A (rows, columns) float64 tensor on the CPU, row after row; throws ValueError that says what is wrong with it.
+// The memory that a launch reaches: the host's, or that of one device.
+struct Place {
+  std::optional<std::pair<int, int>> device;  // DLPack's type and index; nothing for the host
+  bool holds(int type, int index) const;
+  const char* rule() const { return device ? "must lie on the device of the launch" : "must lie on the CPU"; }
+};
+
+// A (rows, columns) float64 tensor, row after row; throws ValueError that says what is wrong with it.
 struct Rows {
-  Rows(pybind11::handle tensor, const std::string& name, int64_t columns);
+  Rows(pybind11::handle tensor, const std::string& name, int64_t columns, const Place& place = {});
   double* data;
   int64_t count;
 };
@@ -32,7 +41,7 @@ class Tensors {
 
   // The first tensor that a flat walk over CPU memory cannot read: it has gaps, or no memory; -1 if there is none.
   int64_t first_unreadable(bool may_be_absent) const;
-  bool on_cpu() const;
+  bool lie_at(const Place&) const;
 
   std::vector<const void*> addresses;
   // layout_of each tensor; its bytes are the key under which a plan is cached.

@@ -1,4 +1,4 @@
-// What the launches of the module _cpu check of the tensors they are given.
+// What the launches of the modules _cpu and _cuda check of the tensors that they are given.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -17,17 +17,18 @@ inline void expect(bool sound, const std::string& name, const char* otherwise) {
   if (!sound) throw pybind11::value_error(name + " " + otherwise);
 }
 
-// That a flat walk on the CPU may go over each of these arrays.
-inline void check_memory(const Tensors& arrays, const std::string& name, bool may_be_absent) {
-  expect(arrays.on_cpu(), name, "must lie on the CPU");
+// That a flat walk may go over each of these arrays.
+inline void check_memory(const Tensors& arrays, const std::string& name, bool may_be_absent, const Place& place) {
+  expect(arrays.lie_at(place), name, place.rule());
   if (const int64_t i = arrays.first_unreadable(may_be_absent); i >= 0)
     throw pybind11::value_error(name + " " + std::to_string(i) + " is absent, or has gaps or overlaps in memory");
 }
 
 // The same, and that each is like its leaf. `x`: the leaves.
-inline void check_arrays(const Tensors& arrays, const std::string& name, const Tensors& x, bool may_be_absent) {
+inline void check_arrays(const Tensors& arrays, const std::string& name, const Tensors& x, bool may_be_absent,
+                         const Place& place = {}) {
   expect(arrays.layout == x.layout, name, "must have the sizes and dtypes of x");
-  check_memory(arrays, name, may_be_absent);
+  check_memory(arrays, name, may_be_absent, place);
 }
 
 inline void check_writable(const Tensors& arrays, const std::string& name) {
