@@ -4,11 +4,11 @@
 
 #include "../chunks.h"
 #include "../elastic_net.h"
+#include "arguments.h"
 #include "elements.h"
 
 namespace fused_penalty::cuda {
 
-constexpr int kThreads = 256;
 constexpr int kLoads = 4;             // packs in flight per thread: 8 blocks x 256 threads x 4 x 16 B = 128 KB per SM
 constexpr int kMostAccumulators = 8;  // for each of the two sums: more would not fit the registers
 

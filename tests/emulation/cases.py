@@ -14,7 +14,7 @@ from tests.support.check import close_gradient
 from tests.support.frontends import DTYPES
 
 FLOAT8 = {name: np.dtype(getattr(ml_dtypes, name)) for name in ("float8_e4m3fn", "float8_e5m2")}  # only read
-THREADS, PACK = 256, 16  # of kernels/cuda/walk.h: threads of a block, bytes of a load
+THREADS, PACK = 256, 16  # of kernels/cuda: threads of a block, bytes of a load
 
 
 def sizes(dtype: np.dtype) -> list[int]:

@@ -74,10 +74,10 @@ def test_no_race(tsan: Path, tmp_path: Path) -> None:
 
 FAULTS = {
     "a missing barrier": (
-        ("kernel.h", "warps[threadIdx.x / 32] = mine;\n  __syncthreads();", "warps[threadIdx.x / 32] = mine;"),
+        ("partials.h", "warps[threadIdx.x / 32] = mine;\n  __syncthreads();", "warps[threadIdx.x / 32] = mine;"),
         (), "wrong",
     ),
-    "a missing fence": (("kernel.h", "__threadfence();  // this block's", "// this block's"), TSAN, "data race"),
+    "a missing fence": (("partials.h", "__threadfence();  // this block's", "// this block's"), TSAN, "data race"),
     "a read past the end": (
         ("walk.h", "elements(after_packs, n);", "elements(after_packs, n + 1);"), ASAN, "heap-buffer-overflow",
     ),
