@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "../small_floats.h"
 #include "device.h"
@@ -52,6 +53,36 @@ __device__ inline void store_pack(T* p, const T (&values)[kPack<T>]) {
 template <class T>
 __device__ inline void unpack(const uint4& bits, T (&values)[kPack<T>]) {
   memcpy(values, &bits, sizeof bits);
+}
+
+// kCount elements as one access moves them: a single one, or 8 or 16 bytes.
+template <class T, int kCount>
+using Piece =
+    std::conditional_t<kCount == 1, T, std::conditional_t<static_cast<int>(sizeof(T)) * kCount == 8, uint2, uint4>>;
+
+template <int kCount, class T>
+__device__ inline Piece<T, kCount> load_piece(const T* p) {
+  return __ldcs(reinterpret_cast<const Piece<T, kCount>*>(p));
+}
+template <class T, int kCount>
+__device__ inline void store_piece(T* p, const T (&values)[kCount]) {
+  Piece<T, kCount> bits;
+  static_assert(sizeof bits == sizeof values);
+  memcpy(&bits, values, sizeof bits);
+  __stcs(reinterpret_cast<Piece<T, kCount>*>(p), bits);
+}
+template <class T, int kCount>
+__device__ inline void unpack_piece(const Piece<T, kCount>& bits, T (&values)[kCount]) {
+  memcpy(values, &bits, sizeof bits);
+}
+// Whether a piece may be read at p, and else how many elements lie before the first one behind it.
+template <int kCount, class T>
+__device__ inline bool is_aligned(const T* p) {
+  return reinterpret_cast<uintptr_t>(p) % sizeof(Piece<T, kCount>) == 0;
+}
+template <int kCount, class T>
+__device__ inline int to_alignment(const T* p) {
+  return static_cast<int>(-reinterpret_cast<uintptr_t>(p) % sizeof(Piece<T, kCount>) / sizeof(T));
 }
 
 template <class T>
