@@ -2,10 +2,9 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <stdexcept>
-
-#include "../kernels/cuda/launch.h"
+#include "cuda_launched.h"
 #include "jax_cuda.h"
+#include "step_cuda.h"
 
 namespace py = pybind11;
 
@@ -37,16 +36,12 @@ void launch(int op_code, bool anchored, uintptr_t table, int chunks, const std::
   expect(scratch && (table || !chunks) && (totals || !slots), "table, scratch or totals have no memory");
   std::vector<const void*> at;
   for (uintptr_t a : addresses) at.push_back(reinterpret_cast<const void*>(a));
-  cuda::Status status;
-  {
-    // A launch waits where the stream's queue is full, maybe for a callback that needs the GIL.
-    py::gil_scoped_release release;
-    status = cuda::launch({op, anchored, reinterpret_cast<const Chunk*>(table), chunks, at.data(), leaves,
-                           reinterpret_cast<const void*>(coefficients), true, reinterpret_cast<void*>(scratch),
-                           reinterpret_cast<void*>(totals), true, slots, nullptr},
-                          reinterpret_cast<cudaStream_t>(stream));
-  }
-  if (status.where) throw std::runtime_error(std::string(status.where) + ": " + cudaGetErrorString(status.error));
+  launched([&] {
+    return cuda::launch({op, anchored, reinterpret_cast<const Chunk*>(table), chunks, at.data(), leaves,
+                         reinterpret_cast<const void*>(coefficients), true, reinterpret_cast<void*>(scratch),
+                         reinterpret_cast<void*>(totals), true, slots, nullptr},
+                        reinterpret_cast<cudaStream_t>(stream));
+  });
 }
 
 }  // namespace
@@ -60,6 +55,7 @@ PYBIND11_MODULE(_cuda, m) {
   m.def("launch", &launch, py::arg("op"), py::arg("anchored"), py::arg("table"), py::arg("chunks"),
         py::arg("addresses"), py::arg("leaves"), py::arg("coefficients"), py::arg("scratch"), py::arg("totals"),
         py::arg("slots"), py::arg("stream"));
+  bind_step(m);
   m.def("ffi_handlers", [] {
     py::dict handlers;
     handlers["fused_penalty"] = py::capsule(reinterpret_cast<void*>(FusedPenaltyCuda));

@@ -2,6 +2,10 @@
 
 from typing import Any
 
+import numpy as np
+
+from ._cpu import Tensors
+
 def why_not() -> str | None: ...
 def scratch_bytes(op: int, chunks: int, addresses: int) -> int: ...
 def ffi_targets() -> dict[str, Any]: ...
@@ -18,3 +22,22 @@ def launch(
     slots: int,
     stream: int,
 ) -> None: ...
+def step_scratch_bytes(step: int, anchored: bool, chunks: int, leaves: int) -> int: ...
+def step(
+    step: int,
+    table: np.ndarray,
+    table_there: int,
+    x: Tensors,
+    anchor: Tensors | None,
+    gradient: Tensors | None,
+    first: Tensors | None,
+    second: Tensors | None,
+    maximum: Tensors | None,
+    coefficients: Any,
+    scratch: Any,
+    totals: Any,
+    device: tuple[int, int],
+    stream: int,
+) -> None:
+    """As `_cpu.step`, on tensors of one device (DLPack's type and index). `table_there`: the address of the plan's table
+    there; scratch: (n, 1) float64, of step_scratch_bytes at least."""

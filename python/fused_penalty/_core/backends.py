@@ -149,7 +149,7 @@ def _no_device() -> str | None:
 
 BACKENDS = (
     Backend("cuda", "jax", ("cuda",), _load_jax("cuda"), _no_device),
-    Backend("cuda", "torch", ("cuda",), _load_torch("cuda"), _no_device),
+    Backend("cuda", "torch", ("cuda",), _load_torch("cuda"), _no_device, steps=True),
     Backend("cpu", "jax", ("cpu",), _load_jax("cpu"), steps=True),
     Backend("cpu", "torch", ("cpu",), _load_torch("cpu"), steps=True),
     # "cuda" is what PyTorch calls an AMD GPU, too; after "cpu", so that the interpreter runs when it is asked for

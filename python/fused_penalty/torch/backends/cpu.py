@@ -10,7 +10,7 @@ from torch import Tensor
 from ... import _cpu
 from ..._core.operations import Op
 from ..._core.plan import BOTH, plan_of_layout
-from ..._core.steps import COLUMNS, Step, StepRole
+from ..._core.steps import COLUMNS, Step
 from .native import Buffers, Launcher
 from .steps import HeldStep
 from .steps import launch as launch_step
@@ -27,12 +27,8 @@ def enqueue(op: Op, buffers: Buffers, coefficients: Tensor | None, terms: tuple[
 def enqueue_step(step: Step, held: HeldStep, coefficients: Tensor) -> Tensor:
     plan = plan_of_layout(held.x.read.layout, BOTH)
     total = torch.empty(plan.slot_count, len(COLUMNS), dtype=torch.float64, device="cpu")
-    present = (held.anchor, *map(held.arrays.get, StepRole))
-    anchor, gradient, first, second, maximum = (None if h is None else h.read for h in present)
-    _cpu.step(
-        step, plan.table, held.x.read, anchor, gradient, first, second, maximum, coefficients.contiguous(), total,
-        torch.get_num_threads(),
-    )  # fmt: skip
+    rows, threads = coefficients.contiguous(), torch.get_num_threads()
+    _cpu.step(step, plan.table, held.x.read, *held.reads(), rows, total, threads)
     return total
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from ... import _cpu
 from ..._core.steps import Arrays, Step, StepRole
 from .native import Held, copied, differing, negated
 
@@ -18,6 +20,16 @@ class HeldStep:
     x: Held
     anchor: Held | None
     arrays: Mapping[StepRole, Held]
+
+    @property
+    def device(self) -> torch.device:
+        leaf = self.x.tensors[0]
+        assert leaf is not None
+        return leaf.device
+
+    def reads(self) -> list[_cpu.Tensors | None]:
+        """The anchor and the arrays of all roles, as the modules `_cpu` and `_cuda` take them."""
+        return [None if held is None else held.read for held in (self.anchor, *map(self.arrays.get, StepRole))]
 
 
 Enqueue = Callable[[Step, HeldStep, Tensor], Tensor]
