@@ -14,21 +14,23 @@ from tests.emulation.harness import toolkit
 from tests.support.paths import ROOT
 
 HERE = ROOT / "tests" / "emulation"
+MODULE = ("jax_cuda", "module_cuda", "step_arrays", "step_cuda", "tensors")
 
 
 def build(folder: Path, source: Path = ROOT) -> Path:
     """The module `_cuda`; `source` is the checkout whose kernels/ and csrc/ it is made of."""
     top = toolkit()
     assert top is not None
-    system = (source / "third_party" / "xla", top / "include", pybind11.get_include(), sysconfig.get_path("include"))
+    third_party = (source / "third_party" / name for name in ("xla", "dlpack"))
+    system = (*third_party, top / "include", pybind11.get_include(), sysconfig.get_path("include"))
     flags = ["-std=c++20", "-O1", "-g1", "-fPIC", "-ffp-contract=off", f"-I{HERE}"]
     flags += [x for path in system for x in ("-isystem", str(path))]
-    units = {
-        source / "kernels/cuda/launch.cu": ["-include", str(HERE / "mock_runtime.h"), "-x", "c++"],
-        source / "csrc/jax_cuda.cc": [],
-        source / "csrc/module_cuda.cc": [],
-        HERE / "mock_runtime.cc": [],
+    mocked = ["-include", str(HERE / "mock_runtime.h"), "-x", "c++"]
+    units: dict[Path, list[str]] = {
+        source / "kernels/cuda" / f"{name}.cu": mocked for name in ("step_launch", "launch")
     }
+    units |= {source / "csrc" / f"{name}.cc": [] for name in MODULE}
+    units[HERE / "mock_runtime.cc"] = []
 
     def compiled(unit: Path) -> str:
         made = str(folder / f"{unit.stem}.o")

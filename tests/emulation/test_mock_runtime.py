@@ -30,8 +30,8 @@ def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(module: Path, scenario: str, *args: object) -> None:
     """In a process of its own, so that a crash is a failure."""
-    given = ", ".join([repr(str(module)), f"mocked.{scenario}", *map(repr, args)])
-    assert run_fresh(f"from tests.emulation import mocked; mocked.run({given})") == "right"
+    given = ", ".join([repr(str(module)), scenario, *map(repr, args)])
+    assert run_fresh(f"from tests.emulation import mocked, mocked_steps; mocked.run({given})") == "right"
 
 
 @pytest.mark.parametrize(
@@ -44,16 +44,21 @@ def run(module: Path, scenario: str, *args: object) -> None:
     ],
 )
 def test_verbs_equal_the_cpu(module: Path, leaves: int, names: list[str]) -> None:
-    run(module, "verbs", leaves, names)
+    run(module, "mocked.verbs", leaves, names)
 
 
 def test_replayed_steps_touch_nobody_elses_memory(module: Path) -> None:
-    run(module, "steps")
+    run(module, "mocked.steps")
 
 
 def test_scratch_that_does_not_fit_is_refused(module: Path) -> None:
-    run(module, "refusals")
+    run(module, "mocked.refusals")
 
 
 def test_an_error_is_raised_once_and_without_the_gil(module: Path) -> None:
-    run(module, "errors")
+    run(module, "mocked.errors")
+
+
+@pytest.mark.parametrize("scenario", ["equal", "many", "torch_backend", "refusals"])
+def test_an_optimizers_step(module: Path, scenario: str) -> None:
+    run(module, f"mocked_steps.{scenario}")

@@ -3,7 +3,6 @@ forged calls, each of which is refused before anything is written."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,75 +14,7 @@ from fused_penalty._core.plan import BOTH, plan_of_layout
 from fused_penalty._core.steps import COEFFICIENTS, COLUMNS, Step, StepRole
 from fused_penalty.torch.backends import cpu, reference
 from tests.support.edges import SIZES
-
-F64 = torch.float64
-NONE = dict.fromkeys(COEFFICIENTS, 0.0) | {
-    "scale": 1.0,
-    "shrink": 1.0,
-    "take": 1.0,
-    "rate": 0.1,
-    "root": 1.0,
-    "epsilon": 1e-3,
-}
-ADAM = {"keep": 0.999, "rest": 0.001, "take": 0.1, "root": 3.0, "shrink": 0.9}
-CASES: list[tuple[Step, dict[str, float]]] = [
-    (Step.SGD, {}),
-    (Step.SGD, {"threshold": 0.01, "pull": 0.02}),
-    (Step.SGD, {"l1": 0.01, "l2": 0.3, "decay": 0.1, "scale": -1.0}),
-    (Step.MOMENTUM, {"keep": 0.9, "take": 0.7, "threshold": 0.1}),
-    (Step.MOMENTUM, {"keep": 0.9, "look": 0.9}),
-    (Step.ADAM, {**ADAM, "threshold": 0.01, "pull": 0.03, "metric": 1.0}),
-    (Step.ADAM, {**ADAM, "threshold": 0.01, "pull": 0.03}),
-    (Step.ADAM, {**ADAM, "threshold": 0.01, "metric": 1.0, "skip": 1.0}),
-    (Step.AMSGRAD, {**ADAM, "threshold": 0.01, "metric": 1.0}),
-    (Step.PROX_METRIC, {"root": 2.0, "threshold": 0.05, "pull": 0.1, "metric": 1.0}),
-]
-DTYPES = [(d, s) for d in (torch.float16, torch.bfloat16) for s in (d, torch.float32)]
-DTYPES += [(torch.float32, torch.float32), (F64, F64)]
-
-
-class Arrays:
-    """Leaves of every size, their anchors and state, the same for the same seed."""
-
-    def __init__(self, step: Step, dtype: Any, state: Any, *, anchored: bool, sizes: list[int] = SIZES) -> None:
-        generator = torch.Generator().manual_seed(0)
-
-        def made(kind: Any, *, positive: bool = False) -> list[Any]:
-            found = [torch.randn(n, generator=generator, dtype=F64) for n in sizes]
-            return [(x.abs() if positive else x).to(kind) for x in found]
-
-        self.step = step
-        self.xs = made(dtype)
-        self.anchors = made(dtype) if anchored else []
-        self.arrays: dict[StepRole, list[Any]] = {}
-        for role in step.arrays:
-            positive = role in (StepRole.SECOND, StepRole.MAXIMUM)
-            self.arrays[role] = made(dtype if role is StepRole.GRADIENT else state, positive=positive)
-        for x in self.arrays.get(StepRole.SECOND, ()):
-            x[::7] = 0  # never had a gradient
-        for values in self.arrays.values():
-            values[1] = None  # this leaf is only read
-
-    def coefficients(self, **changed: float) -> Any:
-        return torch.tensor([list({**NONE, **changed}.values())] * len(self.xs), dtype=F64)
-
-    def written(self) -> Iterator[Any]:
-        yield from self.xs
-        for role in self.step.state:
-            yield from (x for x in self.arrays[role] if x is not None)
-
-    def launch(self, coefficients: Any, isa: Any, threads: int = 1) -> Any:
-        read = _cpu.Tensors(self.xs)
-        anchor = _cpu.Tensors(self.anchors) if self.anchors else None
-        roles = [_cpu.Tensors(self.arrays[r], read) if r in self.arrays else None for r in StepRole]
-        total = torch.empty(len(self.xs), len(COLUMNS), dtype=F64)
-        table = plan_of_layout(read.layout, BOTH).table
-        _cpu.step(self.step, table, read, anchor, *roles, coefficients, total, threads, isa)
-        return total
-
-
-def bits(tensors: Iterator[Any]) -> list[bytes]:
-    return [x.detach().view(torch.uint8).numpy().tobytes() if x.numel() else b"" for x in tensors]
+from tests.support.step_cases import ADAM, CASES, DTYPES, F64, Arrays, bits
 
 
 @pytest.mark.parametrize(("dtype", "state"), DTYPES, ids=str)
@@ -91,7 +22,7 @@ def bits(tensors: Iterator[Any]) -> list[bytes]:
 @pytest.mark.parametrize(("step", "changed"), CASES, ids=str)
 def test_as_its_twin(step: Step, changed: dict[str, float], anchored: bool, dtype: Any, state: Any) -> None:
     """The same operations in the same order. torch's square root may be MKL's, which is not rounded correctly."""
-    native, plain = (Arrays(step, dtype, state, anchored=anchored) for _ in range(2))
+    native, plain = (Arrays(step, [(dtype, state)], anchored=anchored) for _ in range(2))
     coefficients = native.coefficients(**changed)
     totals = [
         launcher.step(step, a.xs, a.anchors, a.arrays, coefficients)
@@ -109,7 +40,7 @@ def test_the_same_bits_everywhere(step: Step, changed: dict[str, float], dtype: 
     """On every instruction set."""
     found = []
     for isa in (i for i in _cpu.Isa.__members__.values() if _cpu.supported(i)):
-        a = Arrays(step, dtype, state, anchored=True, sizes=[*SIZES[:12], 70_000])
+        a = Arrays(step, [(dtype, state)], anchored=True, sizes=[*SIZES[:12], 70_000])
         totals = a.launch(a.coefficients(**changed), isa)
         found.append((bits(a.written()), totals.numpy().tobytes()))
     assert all(f == found[0] for f in found)
@@ -119,14 +50,14 @@ def test_the_same_bits_everywhere(step: Step, changed: dict[str, float], dtype: 
 def test_the_same_bits_with_any_number_of_threads(step: Step) -> None:
     found = []
     for threads in (1, 2, 3):
-        a = Arrays(step, torch.float32, torch.float32, anchored=True, sizes=[5, 7, 1_700_000])
+        a = Arrays(step, [F32], anchored=True, sizes=[5, 7, 1_700_000])
         totals = a.launch(a.coefficients(**ADAM, threshold=0.01, metric=1.0), _cpu.best_isa(), threads)
         found.append((bits(a.written()), totals.numpy().tobytes()))
     assert all(f == found[0] for f in found)
 
 
 def test_a_leaf_is_only_read_where_there_is_no_gradient() -> None:
-    a = Arrays(Step.ADAM, torch.float32, torch.float32, anchored=False)
+    a = Arrays(Step.ADAM, [F32], anchored=False)
     before = a.xs[1].clone()
     total = a.launch(a.coefficients(**ADAM), _cpu.best_isa())
     assert torch.equal(a.xs[1], before)
@@ -134,6 +65,7 @@ def test_a_leaf_is_only_read_where_there_is_no_gradient() -> None:
     assert not total[1, 2:].any()
 
 
+F32 = (torch.float32, torch.float32)
 SIZED = [100_000, 3, 5]
 
 
@@ -141,14 +73,13 @@ class Forged(Arrays):
     """A sound call, of which a test changes a part."""
 
     def __init__(self, step: Step = Step.ADAM) -> None:
-        super().__init__(step, torch.float32, torch.float32, anchored=True, sizes=SIZED)
-        read = _cpu.Tensors(self.xs)
+        super().__init__(step, [F32], anchored=True, sizes=SIZED)
+        names = ("x", "anchor", *(role.value for role in StepRole))
+        reads = dict(zip(names, self.reads(), strict=True))
         self.arguments: dict[str, Any] = {
             "step": step,
-            "table": plan_of_layout(read.layout, BOTH).table,
-            "x": read,
-            "anchor": _cpu.Tensors(self.anchors),
-            **{r.value: _cpu.Tensors(self.arrays[r], read) if r in self.arrays else None for r in StepRole},
+            "table": plan_of_layout(reads["x"].layout, BOTH).table,
+            **reads,
             "coefficients": self.coefficients(**ADAM),
             "totals": torch.zeros(3, len(COLUMNS), dtype=F64),
             "threads": 1,
