@@ -11,7 +11,8 @@ namespace fused_penalty::cuda {
 // tests/emulation/step_artefact.py.
 constexpr int step_blocks(Step step, bool anchored) { return has(step, kMaximum) && anchored ? 1 : 2; }
 
-constexpr int kStepAccumulators = 4;  // for each of the four sums; kElements is 4 or 8
+// For each of the four sums, which are independent: more would take registers and gain nothing.
+constexpr int kStepAccumulators = 2;
 
 // The chunk's part of the arrays of its leaf; null where the step has none. T is the type of x, anchor and gradient,
 // S that of the state.
