@@ -16,12 +16,12 @@ from .walk import walk
 
 # Slots and partials of a slot that the last program adds up at once.
 SLOTS, PARTIALS = tl.constexpr(32), tl.constexpr(64)
-LARGEST = tl.constexpr(2)  # the one column that is no sum
+LARGEST = tl.constexpr(2)  # the one column of an operation that is no sum
 
 
 @triton.jit
-def finalise(first_chunks, partials, totals, slot_count, COLUMNS: tl.constexpr):
-    """Other programs wrote the partials: past the L1."""
+def finalise(first_chunks, partials, totals, slot_count, COLUMNS: tl.constexpr, LARGEST: tl.constexpr):
+    """Other programs wrote the partials: past the L1. LARGEST: the column that is no sum."""
     for from_slot in range(0, slot_count, SLOTS):
         slot = from_slot + tl.arange(0, SLOTS)
         first = tl.load(first_chunks + slot, slot < slot_count, 0)
@@ -119,5 +119,5 @@ def penalty_kernel(
             tl.store(partials + c * COLUMNS + column, found[column])
     tl.debug_barrier()  # this program's partials before its ticket
     if tl.atomic_add(ticket, 1, sem="acq_rel", scope="gpu") == programs - 1:
-        finalise(layout + 2 * chunk_count, partials, totals, slot_count, COLUMNS)
+        finalise(layout + 2 * chunk_count, partials, totals, slot_count, COLUMNS, LARGEST)
         tl.store(ticket, 0)

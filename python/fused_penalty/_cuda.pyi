@@ -39,5 +39,5 @@ def step(
     device: tuple[int, int],
     stream: int,
 ) -> None:
-    """As `_cpu.step`, on tensors of one device (DLPack's type and index). `table_there`: the address of the plan's table
-    there; scratch: (n, 1) float64, of step_scratch_bytes at least."""
+    """As `_cpu.step`, on tensors of one device (DLPack's type and index). `table_there`: the address of the plan's
+    table there; scratch: (n, 1) float64, of step_scratch_bytes at least."""

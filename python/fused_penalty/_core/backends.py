@@ -153,7 +153,7 @@ BACKENDS = (
     Backend("cpu", "jax", ("cpu",), _load_jax("cpu"), steps=True),
     Backend("cpu", "torch", ("cpu",), _load_torch("cpu"), steps=True),
     # "cuda" is what PyTorch calls an AMD GPU, too; after "cpu", so that the interpreter runs when it is asked for
-    Backend("triton", "torch", TRITON_DEVICES, _load_triton, _no_gpu),
+    Backend("triton", "torch", TRITON_DEVICES, _load_triton, _no_gpu, steps=True),
     Backend("reference", "jax", ("any",), _load_module("jax.backends.reference"), steps=True),
     Backend("reference", "torch", ("any",), _load_module("torch.backends.reference"), steps=True),
 )

@@ -12,6 +12,8 @@ from ... import _cpu
 from ..._core.steps import Arrays, Step, StepRole
 from .native import Held, copied, differing, negated
 
+Read = _cpu.Tensors | None
+
 
 @dataclass(frozen=True)
 class HeldStep:
@@ -27,9 +29,12 @@ class HeldStep:
         assert leaf is not None
         return leaf.device
 
-    def reads(self) -> list[_cpu.Tensors | None]:
+    def reads(self) -> tuple[Read, Read, Read, Read, Read]:
         """The anchor and the arrays of all roles, as the modules `_cpu` and `_cuda` take them."""
-        return [None if held is None else held.read for held in (self.anchor, *map(self.arrays.get, StepRole))]
+        of = self.arrays.get
+        held = (self.anchor, of(StepRole.GRADIENT), of(StepRole.FIRST), of(StepRole.SECOND), of(StepRole.MAXIMUM))
+        anchor, gradient, first, second, maximum = (None if h is None else h.read for h in held)
+        return anchor, gradient, first, second, maximum
 
 
 Enqueue = Callable[[Step, HeldStep, Tensor], Tensor]

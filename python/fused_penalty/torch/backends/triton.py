@@ -15,15 +15,22 @@ import torch
 from torch import Tensor
 
 from ..._core.operations import Op
-from ..._core.plan import GPU_CHUNK, SLOT_SHIFT, Plan, plan_of_layout
+from ..._core.plan import BOTH, GPU_CHUNK, SLOT_SHIFT, Plan, plan_of_layout
+from ..._core.steps import COLUMNS, Step, StepRole
 from ..._kernels.triton.kernel import penalty_kernel
+from ..._kernels.triton.step_kernel import step_kernel
 from ..._kernels.triton.walk import THREADS
 from .native import Buffers, Launcher
+from .steps import HeldStep
+from .steps import launch as launch_step
 from .tables import Place, Tables
 
 # What a processor can hold at once, or a little more: each program takes its share of the chunks. The result does not
 # depend on it. No autotuning: rows of another shape would be added in another order.
 PROGRAMS = 4
+
+# Without contraction to FMA, so that every device rounds alike.
+STEP_OPTIONS = {"num_stages": 1, "enable_fp_fusion": False}
 
 TABLES = Tables(
     128,
@@ -36,7 +43,7 @@ TABLES = Tables(
 class Prepared:
     """Everything a launch needs, up to the launch itself; keeps the tensors whose addresses are in its tables."""
 
-    buffers: Buffers
+    held: Buffers | HeldStep
     programs: int
     arguments: tuple[Any, ...]
     options: dict[str, Any]
@@ -139,4 +146,47 @@ def enqueue(op: Op, buffers: Buffers, coefficients: Tensor | None, terms: tuple[
     return ready.totals
 
 
-LAUNCHER = Launcher(enqueue)
+def prepare_step(step: Step, held: HeldStep, coefficients: Tensor, place: Place, tables: Tables = TABLES) -> Prepared:
+    device = held.device
+    layout = held.x.read.layout
+    plan = plan_of_layout(layout, BOTH, GPU_CHUNK)
+    reads = [read for read in (held.x.read, *held.reads()) if read is not None]
+    words = np.concatenate([np.frombuffer(read.address_bytes, np.int64) for read in reads])
+    wide = [read.layout != layout for read in reads]
+    if any(wide):  # the mark of step_kernel.py
+        words[: len(plan.sizes)] |= np.frombuffer(reads[wide.index(True)].layout, np.int64) != np.frombuffer(
+            layout, np.int64
+        )
+    table = tables.find(place, (layout, BOTH), lambda: layout_words(plan))
+    addresses = tables.find(place, words.tobytes(), lambda: words)
+    chunks, slots = len(plan.table), plan.slot_count
+    totals = torch.empty(slots, len(COLUMNS), dtype=torch.float64, device=device)
+    partials = torch.empty(chunks * len(COLUMNS), dtype=torch.float64, device=device)
+    rows = coefficients.to(device).contiguous()
+    ticket = _ticket(place) if place.reuses_memory else _new_ticket(device)
+    programs, warps = _geometry(device)
+    return Prepared(
+        held,
+        max(1, min(chunks, programs)),
+        (table, addresses, rows, partials, ticket, totals, chunks, slots, len(plan.sizes)),
+        {**step_constants(step, held.anchor is not None, any(wide)), **STEP_OPTIONS, "num_warps": warps},
+        totals,
+    )
+
+
+def step_constants(step: Step, anchored: bool, wide: bool) -> dict[str, Any]:
+    """What the kernel of a step is compiled for. `wide`: leaves of 16 bits with a state of float32, whose walks cost
+    nobody else a register."""
+    arrays = sum(1 << i for i, role in enumerate(StepRole) if role in step.arrays)
+    return {"ARRAYS": arrays, "ANCHORED": anchored, "WIDE": wide, "LOADS": 2}
+
+
+def enqueue_step(step: Step, held: HeldStep, coefficients: Tensor) -> Tensor:
+    device = held.device
+    with np.errstate(all="ignore") if device.type == "cpu" else torch.accelerator.device_index(device.index):
+        ready = prepare_step(step, held, coefficients, Place.current(device))
+        step_kernel[(ready.programs,)](*ready.arguments, **ready.options)
+    return ready.totals
+
+
+LAUNCHER = Launcher(enqueue, functools.partial(launch_step, enqueue_step))
