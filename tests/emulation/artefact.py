@@ -92,17 +92,29 @@ template __global__ void fused_penalty::cuda::penalty_kernel<{op}, {anchored}, 4
 """
 
 
-def measure(kernel: str, arch: str, folder: Path) -> list[Row]:
-    """A row for each dtype."""
+def compiled(source: str, arch: str, folder: Path) -> Path:
     code, cubin = folder / "probe.cu", folder / "probe.cubin"
-    code.write_text(source(kernel))
+    code.write_text(source)
     flags = ["-std=c++20", "-O3", "--fmad=false", "--expt-relaxed-constexpr", f"-arch={arch}", f"-I{ROOT}", "-cubin"]
     subprocess.run(["nvcc", *flags, str(code), "-o", str(cubin)], check=True, capture_output=True)
+    return cubin
+
+
+def machine_code(cubin: Path) -> dict[str, str]:
+    """By function."""
+    tool = cuobjdump()
+    assert tool is not None
+    sass = subprocess.run([tool, "-sass", cubin], check=True, capture_output=True, text=True).stdout
+    return {f.split()[0]: f for f in sass.split("Function : ")[1:]}
+
+
+def measure(kernel: str, arch: str, folder: Path) -> list[Row]:
+    """A row for each dtype."""
+    cubin = compiled(source(kernel), arch, folder)
     tool = cuobjdump()
     assert tool is not None
     usage = subprocess.run([tool, "--dump-resource-usage", cubin], check=True, capture_output=True, text=True).stdout
-    sass = subprocess.run([tool, "-sass", cubin], check=True, capture_output=True, text=True).stdout
-    bodies = {f.split()[0]: f for f in sass.split("Function : ")[1:]}
+    bodies = machine_code(cubin)
     whole = re.search(r"Function \S*penalty_kernel\S*:\s*\n.*?REG:(\d+) STACK:(\d+).*?LOCAL:(\d+)", usage)
     assert whole is not None
     registers, stack, local = map(int, whole.groups())
@@ -124,19 +136,24 @@ def resident_warps(registers: int, arch: str) -> int:
 
 
 def burst(sass: str) -> int:
-    """The most 128-bit loads that are under way at once: in a stretch of code, none of whose loaded registers is read
-    before the last of the loads."""
+    """The most 128-bit loads that are under way at once."""
+    return under_way(sass, r"LDG\.E[.\w]*\.(128)") // 16
+
+
+def under_way(sass: str, loads: str) -> int:
+    """The most bytes that are under way at once, of loads that this finds with their bits: in a stretch of code, none
+    of whose loaded registers is read before the last of the loads."""
     best, pending = 0, []
     for line in sass.splitlines():
-        load = re.search(r"LDG\.E[.\w]*\.128[.\w]* R(\d+)", line)
+        load = re.search(rf"{loads}[.\w]* R(\d+)", line)
         if load:
-            first = int(load[1])
-            pending.append(set(range(first, first + 4)))
-            best = max(best, len(pending))
+            first, bits = int(load[2]), int(load[1])
+            pending.append((set(range(first, first + bits // 32)), bits // 8))
+            best = max(best, sum(n for _, n in pending))
         elif re.search(r"/\*[0-9a-f]{4}\*/", line):
             operands = line.split("/*", 2)[1] if "/*" in line else line
             read = {int(r) for r in re.findall(r"\bR(\d+)", operands)}
-            if any(read & registers for registers in pending) or "BRA" in line:
+            if any(read & registers for registers, _ in pending) or "BRA" in line:
                 pending = []
     return best
 

@@ -1,4 +1,4 @@
-"""The Triton kernel compiled for GPUs that are not here, and a case run through the PTX that comes out."""
+"""The Triton kernels compiled for GPUs that are not here, and a case run through the PTX that comes out."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fused_penalty._core.operations import Op
+from fused_penalty._core.steps import Step
 from tests.emulation.harness import Case, Result
 from tests.emulation.ptx import emulator as ptxemu
 from tests.emulation.ptx.program import place, written
@@ -19,27 +20,40 @@ NVIDIA, AMD = (80, 90, 100, 120), ("gfx942", "gfx1100")
 
 @functools.cache
 def compiled(arch: int | str, op: Op, anchored: bool, small: bool = False) -> Any:
-    """As `torch/backends/triton.py` compiles it: options, and arguments that PyTorch's allocator aligns to 16 bytes."""
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource, compile
-
+    """As `torch/backends/triton.py` compiles it."""
     from fused_penalty._kernels.triton.kernel import penalty_kernel
     from fused_penalty.torch.backends.triton import compiled_with, constants
+
+    capability = arch if isinstance(arch, int) else None
+    return built(arch, penalty_kernel, constants(op, anchored, small), compiled_with(op, capability))
+
+
+@functools.cache
+def compiled_step(arch: int | str, step: Step, anchored: bool, wide: bool) -> Any:
+    """The same of the kernel of a step."""
+    from fused_penalty._kernels.triton.step_kernel import step_kernel
+    from fused_penalty.torch.backends.triton import STEP_OPTIONS, step_constants
+
+    return built(arch, step_kernel, step_constants(step, anchored, wide), STEP_OPTIONS)
+
+
+def built(arch: int | str, kernel: Any, fixed: dict[str, Any], options: dict[str, Any]) -> Any:
+    """With arguments that PyTorch's allocator aligns to 16 bytes."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource, compile
 
     types = {"layout": "*i64", "addresses": "*i64", "coefficients": "*fp64", "partials": "*fp64", "ticket": "*i32"}
     types |= {"totals": "*fp64", "chunk_count": "i32", "slot_count": "i32", "leaf_count": "i32"}
     pointers = [i for i, t in enumerate(types.values()) if t.startswith("*")]
-    fixed = constants(op, anchored, small)
     warp = WARP.get(str(arch), 32)
     source = ASTSource(
-        penalty_kernel,
+        kernel,
         types | dict.fromkeys(fixed, "constexpr"),
         constexprs=fixed,
         attrs={(i,): [["tt.divisibility", 16]] for i in pointers},
     )
-    capability = arch if isinstance(arch, int) else None
-    target = GPUTarget("hip" if capability is None else "cuda", arch, warp)
-    return compile(source, target=target, options={**compiled_with(op, capability), "num_warps": THREADS // warp})
+    target = GPUTarget("cuda" if isinstance(arch, int) else "hip", arch, warp)
+    return compile(source, target=target, options={**options, "num_warps": THREADS // warp})
 
 
 @functools.cache
