@@ -62,7 +62,7 @@ def step(
     threads: int,
     isa: Isa = ...,
 ) -> None:
-    """An optimizer's step (`_core.steps.Step`): x and the state are written. Coefficients (slots, 15) and totals
+    """An optimizer's step (`_core.steps.Step`): x and the state are written. Coefficients (slots, 16) and totals
     (slots, 6) are float64 tensors."""
 
 def steps() -> list[tuple[str, int]]: ...

@@ -70,11 +70,8 @@ class Row:
 PROBE = """
 extern "C" __global__ void __launch_bounds__(kThreads, blocks_of({op}, {anchored}))
     probe_{name}(const __grid_constant__ Arguments<480> arg) {{
-  SMEM(Found<columns({op})>, warps, [kWarps]);
-  for (int c = blockIdx.x; c < arg.chunk_count; c += gridDim.x) {{
-    const auto total = merge_across_block(walk<{type}, {op}, {anchored}>(arg.chunks[c], arg), warps);
-    if (threadIdx.x == 0) memcpy(arg.partials + columns({op}) * c, total.column, sizeof total);
-  }}
+  over_chunks<OpColumns<{op}>>(
+      arg, [&arg](const Chunk& chunk) {{ return walk<{type}, {op}, {anchored}>(chunk, arg); }});
 }}
 """
 
