@@ -7,13 +7,11 @@
 // the replay writes into it.
 #include "jax_cuda.h"
 
-#include "../kernels/cuda/launch.h"
 #include "jax_arrays.h"
+#include "jax_device.h"
 
 namespace fused_penalty {
 namespace {
-
-constexpr uintptr_t kScratchAlignment = 16;
 
 ffi::Error run(cudaStream_t stream, ffi::Buffer<ffi::U32> table, ffi::RemainingArgs args, int32_t op, bool anchored,
                ffi::RemainingRets results) {
@@ -22,22 +20,12 @@ ffi::Error run(cudaStream_t stream, ffi::Buffer<ffi::U32> table, ffi::RemainingA
     addresses.insert(addresses.end(), call.anchor.begin(), call.anchor.end());
     addresses.insert(addresses.end(), call.out.begin(), call.out.end());
     const auto chunks = static_cast<int>(call.chunk_count);
-    const size_t needed = cuda::scratch_bytes(call.op, chunks, static_cast<int>(addresses.size()));
-    const ffi::AnyBuffer& scratch = *call.scratch;
-    if (scratch.size_bytes() < needed)
-      return ffi::Error::InvalidArgument("fused_penalty: scratch must have " + std::to_string(needed) + " bytes, not " +
-                                         std::to_string(scratch.size_bytes()));
-    if (reinterpret_cast<uintptr_t>(scratch.untyped_data()) % kScratchAlignment)
-      return ffi::Error::InvalidArgument("fused_penalty: scratch must lie at a multiple of 16 bytes");
-    const auto status =
+    check_scratch(*call.scratch, cuda::scratch_bytes(call.op, chunks, static_cast<int>(addresses.size())));
+    return to_ffi(
         cuda::launch({call.op, anchored, call.chunks, chunks, addresses.data(), static_cast<int>(call.x.size()),
-                      call.coefficients, call.wide_coefficients, scratch.untyped_data(), call.totals, call.wide_totals,
-                      static_cast<int>(call.slots), call.one},
-                     stream);
-    if (status.where)
-      return ffi::Error::Internal(std::string("fused_penalty: ") + status.where + ": " +
-                                  cudaGetErrorString(status.error));
-    return ffi::Error::Success();
+                      call.coefficients, call.wide_coefficients, call.scratch->untyped_data(), call.totals,
+                      call.wide_totals, static_cast<int>(call.slots), call.one},
+                     stream));
   };
   return checked([&] { return check(Operands{table, args, op, anchored, results}, true); }, launched);
 }

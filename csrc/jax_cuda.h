@@ -1,6 +1,7 @@
-// The XLA FFI handler of the CUDA backend.
+// The XLA FFI handlers of the CUDA backend: of an operation, and of an optimizer's step.
 #pragma once
 
 #include "xla/ffi/api/c_api.h"
 
 extern "C" XLA_FFI_Error* FusedPenaltyCuda(XLA_FFI_CallFrame*);
+extern "C" XLA_FFI_Error* FusedPenaltyStepCuda(XLA_FFI_CallFrame*);

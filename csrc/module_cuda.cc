@@ -59,6 +59,7 @@ PYBIND11_MODULE(_cuda, m) {
   m.def("ffi_handlers", [] {
     py::dict handlers;
     handlers["fused_penalty"] = py::capsule(reinterpret_cast<void*>(FusedPenaltyCuda));
+    handlers["fused_penalty_step"] = py::capsule(reinterpret_cast<void*>(FusedPenaltyStepCuda));
     return handlers;
   });
 }

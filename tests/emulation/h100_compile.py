@@ -31,7 +31,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from benchmarks.models import trees
 from benchmarks.scale.hlo import counts
-from fused_penalty.jax import penalty, penalty_and_grad, prox, stats
+from fused_penalty.jax import optim, penalty, penalty_and_grad, prox, stats
 
 L1, L2 = 1e-5, 1e-4
 CONFIG = Path(__file__).parent / "h100_target_config.txtpb"
@@ -125,6 +125,10 @@ def main() -> None:
             step = with_gradient(optimizer, penalty_of)
             state = jax.eval_shape(optimizer.init, shapes)
             found[f"{name} step, {kind}"] = describe(step, shapes, state, shapes, mesh=one)
+    for name, ours_alone in (("sgd", optim.sgd(1e-2, 0.9, l1=L1)), ("adamw", optim.adamw(1e-3, l1=L1, l2=L2))):
+        state = jax.eval_shape(ours_alone.init, shapes)
+        whole = jax.jit(ours_alone.step, donate_argnums=(0, 2))
+        found[f"optim.{name}"] = describe(whole, shapes, shapes, state, mesh=one)
     for axes in (AxisType.Auto, AxisType.Explicit):
         eight = mesh_of("2x1x4", (2, 4), axes)  # two slices of four GPUs
         sgd = optax.sgd(1e-2)

@@ -14,7 +14,7 @@ from tests.emulation.harness import toolkit
 from tests.support.paths import ROOT
 
 HERE = ROOT / "tests" / "emulation"
-MODULE = ("jax_cuda", "module_cuda", "step_arrays", "step_cuda", "tensors")
+MODULE = ("jax_cuda", "jax_step_cuda", "module_cuda", "step_arrays", "step_cuda", "tensors")
 
 
 def build(folder: Path, source: Path = ROOT) -> Path:

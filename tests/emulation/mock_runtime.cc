@@ -258,6 +258,7 @@ int mock_last_error() { return last; }
 long long mock_count(const char* what) { return counts[what]; }
 
 XLA_FFI_Error* mock_fused_penalty(XLA_FFI_CallFrame* f) { return hosted<FusedPenaltyCuda>(f); }
+XLA_FFI_Error* mock_fused_penalty_step(XLA_FFI_CallFrame* f) { return hosted<FusedPenaltyStepCuda>(f); }
 
 // The runtime.
 const char* cudaGetErrorString(cudaError_t e) { return e ? "a mock error" : "no error"; }

@@ -23,7 +23,7 @@ from fused_penalty._core.operations import Op
 from fused_penalty._core.plan import BOTH, GPU_CHUNK, Plan
 from fused_penalty.jax.backends import ffi
 
-TARGET = "mock_fused_penalty"
+TARGET, STEP_TARGET = "mock_fused_penalty", "mock_fused_penalty_step"
 L1, L2 = 0.1, 0.2
 XLA_ERRORS = (jax.errors.JaxRuntimeError, ValueError)  # which of them is XLA's choice
 Verb = Callable[[Any, Any, str], Any]  # parameters, anchors, backend
@@ -50,18 +50,27 @@ class Mock:
         self.library.mock_count.restype = ctypes.c_longlong
         assert self.cuda.__file__ == path
         sys.modules["fused_penalty._cuda"] = self.cuda
-        backends.BACKENDS = (backends.Backend("mock", "jax", ("cpu",), self._row), *backends.BACKENDS)
+        backends.BACKENDS = (backends.Backend("mock", "jax", ("cpu",), self._row, steps=True), *backends.BACKENDS)
 
     def _row(self) -> Any:
-        """The launcher as the row `cuda` makes it; its target gets a name of its own beside the CPU's."""
-        handler = jax.ffi.pycapsule(self.library.mock_fused_penalty)
-        with patch.object(ffi, "register", lambda _, platform: jax.ffi.register_ffi_target(TARGET, handler, "cpu")):
+        """The launcher as the row `cuda` makes it; its targets get names of their own beside the CPU's."""
+
+        def register(handlers: Any, platform: str) -> None:
+            for target in handlers:
+                handler = jax.ffi.pycapsule(getattr(self.library, f"mock_{target}"))
+                jax.ffi.register_ffi_target(f"mock_{target}", handler, "cpu")
+
+        with patch.object(ffi, "register", register):
             made = backends._load_jax("cuda")()
 
         class Launcher(ffi.Launcher):
             def launch(self, *args: Any, **kw: Any) -> Any:
                 with patch.object(ffi, "TARGET", TARGET):
                     return super().launch(*args, **kw)
+
+            def step(self, *args: Any, **kw: Any) -> Any:
+                with patch.object(ffi, "STEP_TARGET", STEP_TARGET):
+                    return super().step(*args, **kw)
 
         return Launcher(**vars(made))
 

@@ -145,3 +145,33 @@ def refusals(mock: Mock) -> None:
         call()
     call()
     assert mock.count("calls that held the GIL") == 0
+
+
+def jax_optimizers(mock: Mock) -> None:
+    """Ten donated steps of each optimizer out of a command buffer: the CPU's results, and nobody else's memory."""
+    import jax
+    import jax.numpy as jnp
+
+    from fused_penalty.jax import optim
+    from tests.emulation.mocked import close, tree
+
+    makers = {
+        "sgd": lambda b: optim.sgd(0.1, l1=0.1, backend=b),
+        "momentum": lambda b: optim.sgd(0.1, 0.9, l1=0.1, anchor=tree(148, 1), backend=b),
+        "adamw": lambda b: optim.adamw(0.1, l1=0.1, l2=0.2, state_dtype=jnp.float32, backend=b),
+        "amsgrad": lambda b: optim.adam(0.1, amsgrad=True, l1=0.1, backend=b),
+    }
+    for name, make in makers.items():
+        mock.command_buffers(1)
+        found: dict[str, Any] = {}
+        recorded = mock.count("records")
+        for backend in ("mock", "cpu"):
+            optimizer, params = make(backend), tree(148)
+            state, step = optimizer.init(params), jax.jit(optimizer.step, donate_argnums=(0, 2))
+            for k in range(10):
+                params, state, summary = step(params, tree(148, 2 + k), state)
+            assert backend == "cpu" or int(summary.zeros) > 0, name
+            found[backend] = params, state, summary
+        close(found["mock"], found["cpu"])
+        assert mock.count("records") == recorded + 1, name
+    mock.check_memory()

@@ -68,6 +68,16 @@ def test_donated_step(h100: dict[str, Any], optimizer: str) -> None:
     assert found["launches"] <= decay["launches"] + 4
 
 
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_an_optimizers_step_is_one_call(h100: dict[str, Any], name: str) -> None:
+    """In the command buffer, over arrays that stay where they are; what else is launched makes scalars."""
+    found = h100[f"optim.{name}"]
+    assert found["calls"] == found["calls_in_a_command_buffer"] == 1
+    assert found["copies"] <= 1  # of the count of steps
+    assert found["temp"] < 2**20
+    assert found["launches"] <= 6
+
+
 @pytest.mark.parametrize("axes", ["Auto", "Explicit"])
 def test_eight_gpus(h100: dict[str, Any], axes: str) -> None:
     """Each launches once on its own shards; then one all-reduce, none where only the gradient is used."""

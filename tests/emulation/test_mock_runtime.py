@@ -59,6 +59,6 @@ def test_an_error_is_raised_once_and_without_the_gil(module: Path) -> None:
     run(module, "mocked.errors")
 
 
-@pytest.mark.parametrize("scenario", ["equal", "many", "torch_backend", "refusals"])
+@pytest.mark.parametrize("scenario", ["equal", "many", "torch_backend", "refusals", "jax_optimizers"])
 def test_an_optimizers_step(module: Path, scenario: str) -> None:
     run(module, f"mocked_steps.{scenario}")

@@ -100,7 +100,9 @@ def _load_jax(name: str) -> Callable[[], Any]:
         ffi = _module("jax.backends.ffi")
         platform, chunk = {"cpu": ("cpu", CHUNK), "cuda": ("CUDA", GPU_CHUNK)}[name]
         ffi.register(native.ffi_handlers(), platform)
-        return ffi.Launcher(chunk, native.scratch_bytes if name == "cuda" else None)
+        if name == "cpu":
+            return ffi.Launcher(chunk)
+        return ffi.Launcher(chunk, native.scratch_bytes, native.step_scratch_bytes)
 
     return load
 
@@ -148,7 +150,7 @@ def _no_device() -> str | None:
 
 
 BACKENDS = (
-    Backend("cuda", "jax", ("cuda",), _load_jax("cuda"), _no_device),
+    Backend("cuda", "jax", ("cuda",), _load_jax("cuda"), _no_device, steps=True),
     Backend("cuda", "torch", ("cuda",), _load_torch("cuda"), _no_device, steps=True),
     Backend("cpu", "jax", ("cpu",), _load_jax("cpu"), steps=True),
     Backend("cpu", "torch", ("cpu",), _load_torch("cpu"), steps=True),

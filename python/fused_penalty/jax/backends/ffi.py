@@ -23,14 +23,16 @@ Result = tuple[tuple[int, ...], Any]  # shape and dtype
 
 @dataclass(frozen=True)
 class Launcher:
-    """A `JaxBackend` for one platform. `chunk` is the length of its chunks; `scratch_bytes` says how much
-    memory, by operation, chunks and addresses, its kernels need beside operands and results; None if they need none.
+    """A `JaxBackend` for one platform. `chunk` is the length of its chunks; `scratch_bytes` says how much memory, by
+    operation, chunks and addresses, its kernels need beside operands and results, `step_scratch_bytes` the same by
+    step, anchored or not, chunks and leaves; None if they need none.
 
     Scratch is one more result, which nobody reads: so XLA plans its memory, and knows it when it replays the call.
     """
 
     chunk: int
     scratch_bytes: Callable[[int, int, int], int] | None = None
+    step_scratch_bytes: Callable[[int, bool, int, int], int] | None = None
 
     def launch(
         self,
@@ -52,7 +54,7 @@ class Launcher:
         found: list[Result] = [((plan.slot_count, len(op.columns)), bits)]
         if not op.writes:
             found.append(((), np.float32))  # the echo
-        scratch = self._scratch(op, len(table), len(arrays) + len(written))
+        scratch = _bytes(self.scratch_bytes, op, len(table), len(arrays) + len(written))
         before = [] if coefficients is None else [coefficients]
         first = len(found) + len(scratch)  # of what is written
         aliases = {1 + len(before) + i: first + i for i in range(len(written))} if in_place else None
@@ -74,18 +76,21 @@ class Launcher:
         read_only = (1 if anchored else 0) + (len(step.arrays) - len(step.written))
         kept = [0, *range(1 + read_only, len(lists))]  # the leaves, and the state that is written
         bits = np.uint32 if dtype == np.float32 else dtype
-        totals: list[Result] = [((plan.slot_count, len(COLUMNS)), bits)]
+        found: list[Result] = [((plan.slot_count, len(COLUMNS)), bits)]
+        found += _bytes(self.step_scratch_bytes, step, anchored, len(table), n)
         written = [(x.shape, x.dtype) for k in kept for x in lists[k]]
         operands = [2 + k * n + i for k in kept for i in range(n)]  # after the table and the coefficients
-        aliases = {operand: 1 + i for i, operand in enumerate(operands)}
+        aliases = {operand: len(found) + i for i, operand in enumerate(operands)}
         made = _call(
-            STEP_TARGET, [*totals, *written], aliases, table, [coefficients], arrays,
+            STEP_TARGET, [*found, *written], aliases, table, [coefficients], arrays,
             step=np.int32(step), anchored=anchored,
         )  # fmt: skip
-        return Launched(_split(made[0], COLUMNS.index("zeros")), None, tuple(made[1:]))
+        return Launched(_split(made[0], COLUMNS.index("zeros")), None, tuple(made[len(found) :]))
 
-    def _scratch(self, op: Op, chunks: int, addresses: int) -> Sequence[Result]:
-        return [((self.scratch_bytes(op, chunks, addresses),), np.uint8)] if self.scratch_bytes else []
+
+def _bytes(needed: Callable[..., int] | None, *of: int) -> Sequence[Result]:
+    """Scratch as a result; none where the platform needs none."""
+    return [((needed(*of),), np.uint8)] if needed else []
 
 
 def _call(
