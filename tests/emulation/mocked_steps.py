@@ -115,6 +115,7 @@ def torch_backend(mock: Mock) -> None:
         coefficients = made.coefficients(keep=0.9, threshold=0.1)
         assert launcher.step is not None
         with (
+            patch.object(cuda, "_cuda", mock.cuda),  # the package may know the module that was built, too
             patch.object(torch.cuda, "device", contextlib.nullcontext),
             patch.object(torch.cuda, "current_stream", Stream),
         ):
