@@ -3,11 +3,30 @@
     from fused_penalty.jax import penalty      # or fused_penalty.torch
     loss = data_loss + penalty(params, l1=1e-5, l2=1e-4)
 
-This module imports neither jax nor torch; `fused_penalty.jax` and `fused_penalty.torch` do.
+This module imports neither jax nor torch; `fused_penalty.jax` and `fused_penalty.torch` do. Its regularizers, and NumPy
+with them, are imported when they are first used.
 """
 
-from ._core.backends import backends
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from ._core.rules import by_leaf, by_path
-from .regularizers import L1, L1L2, L2
+
+if TYPE_CHECKING:
+    from ._core.backends import backends
+    from .regularizers import L1, L1L2, L2
 
 __all__ = ["L1", "L1L2", "L2", "backends", "by_leaf", "by_path"]
+
+_LATER = {"L1": "regularizers", "L1L2": "regularizers", "L2": "regularizers", "backends": "_core.backends"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

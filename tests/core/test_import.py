@@ -12,6 +12,20 @@ def test_import_is_light() -> None:
     assert run_fresh(code) == "[]"
 
 
+def test_what_takes_seconds_is_imported_when_it_is_needed() -> None:
+    """torch._dynamo, by what is compiled; NumPy, by the first strength."""
+    light = "print(sorted({'numpy', 'jax', 'torch'} & set(sys.modules)))"
+    assert run_fresh(f"import sys, fused_penalty as fp; fp.by_path({{'*': 0.0}}); {light}") == "[]"
+    assert run_fresh("""
+        import sys, torch
+        before = set(sys.modules)
+        import fused_penalty as fp
+        import fused_penalty.torch, fused_penalty.torch.optim
+        fused_penalty.torch.penalty([torch.ones(3, requires_grad=True)], 1.0, 1.0).backward()
+        print(sorted(m for m in set(sys.modules) - before if m.startswith(("torch._dynamo", "torch._inductor"))))
+    """) == "[]"  # fmt: skip
+
+
 def test_a_regularizer_imports_only_the_framework_it_meets() -> None:
     assert run_fresh("""
         import sys, torch, fused_penalty as fp

@@ -64,7 +64,7 @@ def _pull_sums(
 class _Sums(torch.autograd.Function):
     @staticmethod
     def forward(backend: str, terms: Any, anchored: bool, *tensors: Tensor) -> Tensor:
-        total: Tensor = ops.sums.op(*_split(tensors, anchored), list(terms), backend)
+        total: Tensor = ops.sums(*_split(tensors, anchored), list(terms), backend)
         return total
 
     @staticmethod
@@ -119,7 +119,7 @@ class _Gradients(torch.autograd.Function):
     @staticmethod
     def forward(backend: str, terms: Any, anchored: bool, factors: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
         live = list(range(len(factors)))
-        return tuple(ops.gradients.op(*_split(tensors, anchored), factors, list(terms), live, backend)[1])
+        return tuple(ops.gradients(*_split(tensors, anchored), factors, list(terms), live, backend)[1])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -195,7 +195,10 @@ class _Scale(torch.autograd.Function):
         return parts[0] if len(parts) == 1 else parts[0] + parts[1]
 
 
-@torch._dynamo.allow_in_graph
+# compiled.py tells torch.compile to keep calls of these three whole. In plain eager mode the Functions run the ops' own
+# code, whose first call as ops would import torch._dynamo.
+
+
 def scale(c: Tensor, s: Tensor) -> Tensor:
     # the same as _Scale, except for the derivative in c where c is 0 and s is infinite
     if torch.jit.is_tracing() or is_functionalizing():
@@ -203,13 +206,11 @@ def scale(c: Tensor, s: Tensor) -> Tensor:
     return _Scale.apply(c, s)
 
 
-@torch._dynamo.allow_in_graph
 def gradients(backend: str, terms: Any, anchored: bool, factors: Tensor, *tensors: Tensor) -> Any:
     return _Gradients.apply(backend, terms, anchored, factors, *tensors)
 
 
-@torch._dynamo.allow_in_graph
-def _differentiable_sums(backend: str, terms: Any, anchored: bool, *tensors: Tensor) -> Tensor:
+def differentiable_sums(backend: str, terms: Any, anchored: bool, *tensors: Tensor) -> Tensor:
     return _Sums.apply(backend, terms, anchored, *tensors)
 
 
@@ -225,4 +226,4 @@ def sums(xs: list[Tensor], anchors: list[Tensor], terms: tuple[int, ...], backen
     if torch.jit.is_tracing() or is_functionalizing():  # a trace with a Function in it cannot be saved
         total = ops.sums.op(xs, anchors, list(terms), backend or "")
         return total
-    return _differentiable_sums(backend or "", terms, bool(anchors), *tensors)
+    return differentiable_sums(backend or "", terms, bool(anchors), *tensors)

@@ -15,3 +15,9 @@ def is_plain() -> bool:
         and torch._C._len_torch_dispatch_stack() == 0
         and forward_ad._current_level < 0
     )
+
+
+def tell_compiler() -> None:
+    """Where torch.compile traces: have it read what compiled.py tells it. Before the first call of what that marks."""
+    if torch.compiler.is_compiling():
+        from . import compiled  # noqa: F401

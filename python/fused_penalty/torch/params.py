@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .._core.errors import bad, bad_write, describe
 from .._core.strengths import Groups, check_mask_leaf, group, resolve_strengths
 from .leaves import Leaves, flatten
-from .modes import is_plain
+from .modes import is_plain, tell_compiler
 from .pairing import anchors_of, prefix_tree
 from .scalars import admit, is_tensor
 from .survey import SUPPORTED, WRITABLE, Survey, Tensors, check_leaves, check_memory, look, read_natively
@@ -76,6 +76,7 @@ def select(
     params: Params, l1: Strength, l2: Strength, mask: Mask | None, anchor: Anchor | None, frozen: str = "count"
 ) -> Selection:
     """Flatten, mask and check; nothing is computed yet."""
+    tell_compiler()
     flat = flatten(params)
     selected = [True] * len(flat.tensors)
     if mask is not None:

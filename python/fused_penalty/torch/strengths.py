@@ -12,17 +12,12 @@ from torch import Tensor
 
 from .._core import backends
 from .._core.operations import Op, Role
-from .._core.rules import first_matches
 from . import calculus as core
 from .backends.tables import Place, Tables
 from .params import Selection, is_plain
 from .scalars import as_double
 
-# Names and globs are static, and torch.compile would warn of the cache in fnmatch.
-torch.compiler.assume_constant_result(first_matches)
 
-
-@torch.compiler.assume_constant_result
 def requested(backend: str | None) -> str | None:
     return backends.requested("torch", backend)
 

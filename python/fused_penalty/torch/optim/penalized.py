@@ -189,8 +189,11 @@ class Penalized(Optimizer):
             self._roster = Roster.of(self, self._strengths, self._mask, self._anchor)
         return self._roster
 
-    @torch.compiler.disable(reason="fused_penalty: one launch makes the whole step; there is nothing to compile")
     def _make_step(self, max_grad_norm: float | Tensor | None) -> None:
+        if torch.compiler.is_compiling():
+            from .compiled import make_step
+
+            return make_step(self, max_grad_norm)
         roster = self._look()
         if not roster.params:
             return
