@@ -10,13 +10,14 @@ with them, are imported when they are first used.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ._core.module_rules import by_type, no_decay_on_norms_and_biases
 from ._core.rules import by_leaf, by_path
 
 if TYPE_CHECKING:
     from ._core.backends import backends
     from .regularizers import L1, L1L2, L2
 
-__all__ = ["L1", "L1L2", "L2", "backends", "by_leaf", "by_path"]
+__all__ = ["L1", "L1L2", "L2", "backends", "by_leaf", "by_path", "by_type", "no_decay_on_norms_and_biases"]
 
 _LATER = {"L1": "regularizers", "L1L2": "regularizers", "L2": "regularizers", "backends": "_core.backends"}
 

@@ -15,10 +15,10 @@ import numpy as np
 
 from ._core.containers import walk
 from ._core.errors import bad, describe
-from ._core.rules import ByLeaf, ByPath
+from ._core.rules import Rule
 from ._core.strengths import as_float, check_strength
 
-Strength: TypeAlias = float | np.number | np.ndarray | ByPath | ByLeaf
+Strength: TypeAlias = float | np.number | np.ndarray | Rule
 """l1 or l2: a number >= 0, or a rule. Not an array of a framework, so that a regularizer can be hashed."""
 
 Params: TypeAlias = Any
@@ -39,7 +39,8 @@ class L1L2:
     argument under jit.
 
     Args:
-      l1, l2: Finite floats >= 0 (None counts as 0), or `by_path` / `by_leaf` rules.
+      l1, l2: Finite floats >= 0 (None counts as 0), or rules: `by_path`, `by_leaf`, `by_type`,
+        `no_decay_on_norms_and_biases`.
       reduction: None, "none", "sum" or "sum_over_batch_size" (or treex's enum). Kept for treex's signature: a
         penalty is a scalar, which every reduction leaves as it is.
       weight: A factor of the whole penalty; None counts as 1.
@@ -221,7 +222,7 @@ class L2(_OneTerm):
 
 
 def _strength(name: str, value: Strength | None, default: float = 0.0) -> Strength:
-    if isinstance(value, (ByPath, ByLeaf)):
+    if isinstance(value, Rule):
         return value
     try:
         return check_strength(name, default if value is None else value, lambda _: False)

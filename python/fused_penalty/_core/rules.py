@@ -1,96 +1,139 @@
-"""Strengths given as a rule over paths or leaves, instead of a scalar or a tree of scalars."""
+"""Rules: strengths, or masks, that are found leaf by leaf, instead of a scalar or a tree of scalars."""
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, TypeAlias
 
 from .errors import bad, describe
+from .paths import Pattern, first_matches, is_pattern
+
+Value: TypeAlias = Any
+"""What a rule has for a leaf: a finite float >= 0 or a 0-d array of the framework; in a mask, a bool."""
 
 
 @dataclass(frozen=True)
-class ByPath:
-    """Strengths by glob over the dotted path of a leaf; made by `by_path`."""
+class About:
+    """What a rule can learn of the leaves of params. The two functions are called by rules that need the answer.
 
-    patterns: tuple[tuple[str, Any], ...]
+    `owners`: the types of the modules and containers around each leaf, outermost first; None where params came without
+    them, as the parameters of an optimizer do. `named`: whether the paths are more than positions in a list.
+    """
 
-    def resolve(
-        self, argument: str, paths: Sequence[str], leaves: Sequence[Any], selected: Sequence[bool]
-    ) -> list[Any]:
-        found: list[Any] = []
-        unused = {glob for glob, _ in self.patterns}
-        first = first_matches(tuple(glob for glob, _ in self.patterns), tuple(paths))
+    paths: Callable[[], Sequence[str]]
+    leaves: Sequence[Any]
+    owners: Callable[[], Sequence[tuple[type, ...]] | None]
+    named: bool = True
+
+
+class Rule:
+    """A strength or a mask for each leaf. `needs` is what it has to know of them: "names", "modules" or nothing; `name`
+    is the function that makes it."""
+
+    name: ClassVar[str]
+    needs: ClassVar[str | None] = None
+
+    def resolve(self, argument: str, about: About, selected: Sequence[bool]) -> list[Any]:
+        """A value for each leaf; None for one that is not selected, if there is none."""
+        raise NotImplementedError
+
+    def mapped(self, f: Callable[[Any], Any]) -> Rule:
+        """The rule with f applied to its values."""
+        return self
+
+
+@dataclass(frozen=True, repr=False)
+class ByPath(Rule):
+    """Values by pattern over the dotted path of a leaf; made by `by_path`."""
+
+    patterns: tuple[tuple[Pattern, Value], ...]
+    default: Value = None
+
+    name, needs = "by_path", "names"
+
+    def resolve(self, argument: str, about: About, selected: Sequence[bool]) -> list[Any]:
+        paths = about.paths()
+        first = first_matches(tuple(pattern for pattern, _ in self.patterns), tuple(paths))
+        found = []
         for path, keep, i in zip(paths, selected, first, strict=True):
-            match = None if i is None else self.patterns[i]
-            if match is not None:
-                unused.discard(match[0])
-            elif keep:
+            value = self.default if i is None else self.patterns[i][1]
+            if i is None and keep and value is None:
                 raise bad(
-                    ValueError,
-                    argument,
-                    "no pattern of by_path matches this leaf",
-                    'Add a pattern for it, or a last pattern "*"',
-                    path=path,
-                )
-            found.append(None if match is None else match[1])
-        if unused:
-            names = ", ".join(repr(g) for g, _ in self.patterns if g in unused)
+                    ValueError, argument, "no pattern of by_path matches this leaf",
+                    'Add a pattern for it, a last pattern "*", or default=', path=path,
+                )  # fmt: skip
+            found.append(value)
+        if unused := set(range(len(self.patterns))) - set(first):
+            names = ", ".join(_shown(self.patterns[i][0]) for i in sorted(unused))
             known = ", ".join(repr(p) for p in list(paths)[:5])
             raise bad(
-                ValueError,
-                argument,
-                f"by_path pattern {names} is the first match of no leaf",
+                ValueError, argument, f"by_path pattern {names} is the first match of no leaf",
                 f"Remove it, correct it, or move it before a wider pattern; paths look like {known}",
-            )
+            )  # fmt: skip
         return found
 
+    def mapped(self, f: Callable[[Any], Any]) -> ByPath:
+        default = None if self.default is None else f(self.default)
+        return replace(self, patterns=tuple((p, f(v)) for p, v in self.patterns), default=default)
 
-def first_matches(globs: tuple[str, ...], paths: tuple[str, ...]) -> tuple[int | None, ...]:
-    """For each path the position of the first glob that matches it."""
-    return tuple(next((i for i, g in enumerate(globs) if fnmatch.fnmatchcase(p, g)), None) for p in paths)
+    def __repr__(self) -> str:
+        default = "" if self.default is None else f", default={self.default!r}"
+        return f"by_path({dict(self.patterns)!r}{default})"
+
+
+def _shown(pattern: Pattern) -> str:
+    return repr(pattern if isinstance(pattern, str) else pattern.pattern)
 
 
 @dataclass(frozen=True)
-class ByLeaf:
-    """Strengths by a function of path and leaf; made by `by_leaf`."""
+class ByLeaf(Rule):
+    """Values by a function of path and leaf; made by `by_leaf`."""
 
     function: Callable[[str, Any], Any]
 
-    def resolve(
-        self, argument: str, paths: Sequence[str], leaves: Sequence[Any], selected: Sequence[bool]
-    ) -> list[Any]:
-        items = zip(paths, leaves, selected, strict=True)
+    name = "by_leaf"
+
+    def resolve(self, argument: str, about: About, selected: Sequence[bool]) -> list[Any]:
+        items = zip(about.paths(), about.leaves, selected, strict=True)
         return [self.function(path, leaf) if keep else None for path, leaf, keep in items]
 
 
-def by_path(patterns: Mapping[str, Any]) -> ByPath:
-    """Set strengths by glob: the first pattern that matches a leaf's dotted path gives its strength.
+def by_path(patterns: Mapping[Pattern, Value], *, default: Value = None) -> ByPath:
+    """Set strengths by path: the first pattern that matches a leaf's dotted path gives its strength.
+
+    A path matches with and without the steps that wrappers add to it: `module.` of DistributedDataParallel and
+    AveragedModel, `_orig_mod.` of torch.compile. In flax, boxes such as nnx's Variables are no steps (no `.value`).
 
     Args:
-      patterns: A mapping from glob (`fnmatch`, case-sensitive) to strength, in order of precedence. A strength is what
-        `l1` and `l2` take for one leaf: a finite float >= 0 or a 0-d array, possibly traced.
+      patterns: A mapping from pattern to strength, in order of precedence. A pattern is a glob over the whole path
+        (`fnmatch`, case-sensitive) or a regular expression (`re.compile`), which is searched for in it. A strength is
+        what `l1` and `l2` take for one leaf: a finite float >= 0 or a 0-d array, possibly traced; or a bool, where the
+        rule is given as a mask.
+      default: For the leaves that no pattern matches. None: such a leaf is an error.
 
     Returns:
-      A rule to give as `l1` or `l2`.
+      A rule to give as `l1`, `l2` or `mask`.
 
     Raises:
       TypeError: patterns is not such a mapping.
-      ValueError: (from the call that is given the rule) no pattern matches a selected leaf, or a pattern is never the
-        first match.
+      ValueError: (from the call that is given the rule) no pattern matches a selected leaf and there is no default, or
+        a pattern is never the first match.
 
     Example:
+      >>> import re
       >>> import fused_penalty as fp
       >>> fp.by_path({"*bias": 0.0, "*": 1e-4})
-      ByPath(patterns=(('*bias', 0.0), ('*', 0.0001)))
+      by_path({'*bias': 0.0, '*': 0.0001})
+      >>> fp.by_path({re.compile(r"bias|norm"): 0.0}, default=1e-4).default
+      0.0001
     """
-    if not isinstance(patterns, Mapping) or not all(isinstance(g, str) for g in patterns):
+    if not isinstance(patterns, Mapping) or not all(map(is_pattern, patterns)):
         raise bad(
-            TypeError, "patterns", f"{describe(patterns)} is not a mapping from glob to strength",
-            'Write by_path({"*bias": 0.0, "*": 1e-4})',
+            TypeError, "patterns", f"{describe(patterns)} is not a mapping from pattern to strength",
+            'Write by_path({"*bias": 0.0, "*": 1e-4}); a pattern is a str or what re.compile returns of one',
         )  # fmt: skip
-    return ByPath(tuple(patterns.items()))
+    return ByPath(tuple(patterns.items()), default)
 
 
 def by_leaf(function: Callable[[str, Any], Any]) -> ByLeaf:
@@ -98,10 +141,11 @@ def by_leaf(function: Callable[[str, Any], Any]) -> ByLeaf:
 
     Args:
       function: Called as function(path, leaf); returns what `l1` and `l2` take for one leaf: a finite float >= 0 or a
-        0-d array, possibly traced. Leaves are as they are in params, and may be traced.
+        0-d array, possibly traced; or a bool, where the rule is given as a mask. Leaves are as they are in params, and
+        may be traced.
 
     Returns:
-      A rule to give as `l1` or `l2`.
+      A rule to give as `l1`, `l2` or `mask`.
 
     Raises:
       TypeError: function is not callable.

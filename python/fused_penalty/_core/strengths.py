@@ -15,7 +15,7 @@ import numpy as np
 
 from .errors import bad, describe
 from .plan import BOTH, L1, L2
-from .rules import ByLeaf, ByPath
+from .rules import About, Rule
 
 IsScalar = Callable[[Any], bool]  # whether it is an array of the framework, possibly traced
 # (argument, prefix tree) -> one entry for each leaf of params; None if the value is a leaf and not a tree
@@ -148,6 +148,15 @@ def group(leaves: int, l1: Sequence[Any], l2: Sequence[Any]) -> Groups:
     )
 
 
+def resolve_mask(value: Any, about: About, counted: Sequence[bool], broadcast: Broadcast) -> list[bool]:
+    """Which leaves are selected, of those that are counted at all; `value` is a rule, a tree of bools or a bool."""
+    found = value.resolve("mask", about, counted) if isinstance(value, Rule) else broadcast("mask", value)
+    each = [value] * len(counted) if found is None else found
+    return [
+        keep and check_mask_leaf(v, path) for v, keep, path in zip(each, counted, about.paths(), strict=True)
+    ]  # fmt: skip
+
+
 def check_mask_leaf(value: Any, path: str) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise bad(
@@ -160,8 +169,7 @@ def check_mask_leaf(value: Any, path: str) -> bool:
 def resolve_strengths(
     argument: str,
     value: Any,
-    paths: Callable[[], Sequence[str]],
-    leaves: Sequence[Any],
+    about: About,
     selected: Sequence[bool],
     is_device: IsScalar,
     broadcast: Broadcast,
@@ -170,12 +178,10 @@ def resolve_strengths(
 ) -> list[Any]:
     """Checked strengths: one for each selected leaf, in order, or a single one for all."""
     if isinstance(value, WeightDecay):
-        decays = resolve_strengths(
-            "weight_decay", value.value, paths, leaves, selected, is_device, broadcast, admit=admit
-        )  # fmt: skip
+        decays = resolve_strengths("weight_decay", value.value, about, selected, is_device, broadcast, admit=admit)
         return [decay / 2 for decay in decays]
-    if isinstance(value, (ByPath, ByLeaf)):
-        found = value.resolve(argument, paths(), leaves, selected)
+    if isinstance(value, Rule):
+        found = value.resolve(argument, about, selected)
     else:
         tree = broadcast(argument, value)
         if tree is None:
@@ -183,6 +189,6 @@ def resolve_strengths(
         found = tree
     return [
         check_strength(argument, v, is_device, path, admit=admit)
-        for v, keep, path in zip(found, selected, paths(), strict=True)
+        for v, keep, path in zip(found, selected, about.paths(), strict=True)
         if keep
     ]

@@ -12,7 +12,8 @@ import numpy as np
 
 from .._core.dtypes import DTYPES, WRITABLE
 from .._core.errors import bad, bad_anchor, bad_dtype, bad_object, bad_write
-from .._core.strengths import Groups, check_mask_leaf, group, resolve_strengths
+from .._core.rules import Rule
+from .._core.strengths import Groups, group, resolve_mask, resolve_strengths
 from .tree import Flat, flatten, refuse_collections
 from .types import Anchor, Mask, Params, PyTree, Strength
 
@@ -91,20 +92,22 @@ def select_from(
 
     selected = flat.counted if among is None else [a and b for a, b in zip(flat.counted, among, strict=True)]
     if mask is not None:
-        tree = mask(params) if _is_function(mask) else mask
-        entries = broadcast("mask", tree)
-        values = [tree] * len(flat.leaves) if entries is None else entries
-        selected = [
-            keep and check_mask_leaf(v, flat.paths[i]) for i, (keep, v) in enumerate(zip(selected, values, strict=True))
-        ]
+        selected = resolve_mask(mask(params) if _is_function(mask) else mask, flat.about, selected, broadcast)
     index = [i for i, keep in enumerate(selected) if keep]
     leaves = tuple(_as_array(flat.leaves[i], flat, i) for i in index)
     strengths = (
-        resolve_strengths(name, value, lambda: flat.paths, flat.leaves, selected, is_array, broadcast)
+        resolve_strengths(name, value, flat.about, selected, is_array, broadcast)
         for name, value in zip(names, (l1, l2), strict=True)
     )
     anchors = () if anchor is None else _anchors(Flat(anchor, "anchor"), flat, index, leaves)
     return Selection(flat, index, leaves, anchors, group(len(leaves), *strengths))
+
+
+def mask_of(rule: Rule, params: PyTree) -> PyTree:
+    """A tree of bools like params, as optax takes it."""
+    flat = Flat(params)
+    found = resolve_mask(rule, flat.about, [True] * len(flat.leaves), lambda *_: None)
+    return flat.treedef.unflatten(found)
 
 
 def is_array(x: Any) -> bool:

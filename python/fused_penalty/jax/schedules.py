@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import jax
 
-from .._core.rules import ByPath
+from .._core.rules import Rule
 from .._core.strengths import check_strength
 from .params import is_array
 from .types import Scalar
@@ -22,7 +22,7 @@ def rate_at(learning_rate: Scalar | Schedule, count: jax.Array) -> Scalar:
 
 
 def at(value: Any, count: jax.Array) -> Any:
-    """The value at this step: schedules are called, also in trees and in by_path."""
-    if isinstance(value, ByPath):
-        return ByPath(tuple((glob, at(v, count)) for glob, v in value.patterns))
+    """The value at this step: schedules are called, also in trees and in rules."""
+    if isinstance(value, Rule):
+        return value.mapped(lambda v: at(v, count))
     return jax.tree.map(lambda v: v(count) if callable(v) else v, value)

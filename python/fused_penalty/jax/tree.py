@@ -17,6 +17,7 @@ from jax.tree_util import DictKey, FlattenedIndexKey, GetAttrKey, SequenceKey
 
 from .._core.containers import walk
 from .._core.errors import bad
+from .._core.rules import About
 from .types import PyTree
 
 Path = tuple[Any, ...]
@@ -56,6 +57,10 @@ class Flat:
     @functools.cached_property
     def names(self) -> list[tuple[Hashable, ...]]:
         return [tuple(map(_name, path)) for path in self.keys]
+
+    @functools.cached_property
+    def about(self) -> About:
+        return About(lambda: self.paths, self.leaves, lambda: [_owners(self.tree, path) for path in self.keys])
 
     def spread(self, prefix: PyTree) -> list[Any] | None:
         """The entry of a prefix tree for each leaf: by structure, or by name where containers differ in type only (a
@@ -149,6 +154,23 @@ def _walk(tree: PyTree, *boxes: type) -> Iterator[tuple[Path, Any]]:
             yield from (((*own, *rest), leaf) for rest, leaf in _walk(x, *boxes))
         else:
             yield own, x
+
+
+def _owners(tree: PyTree, path: Path) -> tuple[type, ...]:
+    """The types of what is around the leaf at this path, outermost first."""
+    found = []
+    for key in path:
+        found.append(type(tree))
+        name = _name(key)
+        tree = getattr(tree, str(name), None) if isinstance(key, GetAttrKey) else _item(tree, name)
+    return tuple(found)
+
+
+def _item(container: Any, key: Any) -> Any:
+    try:
+        return container[key]
+    except (TypeError, LookupError):  # a node of a type whose keys lead nowhere
+        return None
 
 
 def _name(key: Any) -> Hashable:

@@ -10,6 +10,7 @@ in `penalty`. A euclidean proximal step after Adam has one threshold for all ele
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import jax
@@ -17,7 +18,9 @@ import jax.numpy as jnp
 import optax
 
 from .._core.errors import bad, describe
+from .._core.rules import Rule
 from ..jax.elastic_net import wide
+from ..jax.params import mask_of
 from ..jax.schedules import Schedule, rate_at
 from ..jax.types import Anchor, Mask, PyTree, Scalar, Strength
 from .leaves import Penalty
@@ -121,7 +124,7 @@ def proximal_adamw(
         `weight_decay` of `proximal`, another name for its l2. With 0 training minimises loss + penalty.
       amsgrad: The running maximum of v̂, as in `optax.amsgrad`. optax has no amsgrad with nesterov.
       l1, l2, mask, anchor: As in `proximal`. mask is the penalty's; `optax.adamw(mask=)` is weight_decay_mask here.
-      weight_decay_mask: Which leaves weight_decay decays, as the mask of `optax.adamw`.
+      weight_decay_mask: Which leaves weight_decay decays, as the mask of `optax.adamw`, or a rule.
       metric: "adaptive", as above, or "euclidean", D = 1 in the second line: `optax.chain(optax.adamw(...),
         proximal(...))`. Its fixed point is not the minimum of the penalised loss; its L2 part alone is AdamProx.
 
@@ -157,9 +160,10 @@ def proximal_adamw(
         moments = optax.scale_by_amsgrad(b1, b2, eps, eps_root, mu_dtype)
     else:
         moments = optax.scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
+    decayed = partial(mask_of, weight_decay_mask) if isinstance(weight_decay_mask, Rule) else weight_decay_mask
     base = optax.chain(
         moments,
-        optax.add_decayed_weights(weight_decay, weight_decay_mask),
+        optax.add_decayed_weights(weight_decay, decayed),
         optax.scale_by_learning_rate(learning_rate),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from types import FrameType
 from typing import Any
@@ -18,6 +18,7 @@ from .adaptive import step_in_metric
 from .group_strengths import GroupStrengths
 from .inplace import add_gradients, proximal_step, select_to_write
 from .metrics import reach, rule_of
+from .origins import Origins, check_named
 from .params import Selection, is_frozen
 from .strengths import requested, spread
 from .types import Anchor, Mask, Mode, Strength
@@ -50,7 +51,9 @@ class Attached:
         mask: Mask | None,
         anchor: Anchor | None,
         backend: str | None,
+        model: nn.Module | None,
     ) -> None:
+        self._origins = Origins(model)
         self.penalty: Tensor | None = None
         anchor = list(anchor) if isinstance(anchor, Iterator) else anchor  # every step reads it
         self._optimizer, self._mode, self._mask, self._anchor, self._backend = optimizer, mode, mask, anchor, backend
@@ -107,17 +110,11 @@ class Attached:
 
     def _select(self) -> tuple[Selection, list[int]]:
         """The parameters of all groups, and for each selected one the number of its group."""
-        groups = self._optimizer.param_groups
-        params = [p for g in groups for p in g["params"]]
-        names = [n for g in groups for n in g.get("param_names", ())]
-        # torch accepts duplicate names (of two modules), which identify nothing
-        named = len(names) == len(params) == len(set(names))
-        self._strengths.check_names(named)
-        check_anchor(self._anchor, named or len(params) == 1)
-        leaves = list(zip(names, params, strict=True)) if named else params
+        params = self._origins.params(self._optimizer)
+        check_named(params, self._strengths.given, self._mask, self._anchor)
         l1, l2 = map(self._strengths.for_select, ("l1", "l2"))
-        s = select_to_write(leaves, l1, l2, self._mask, self._anchor)
-        numbers = [k for k, g in enumerate(groups) for _ in g["params"]]
+        s = select_to_write(params, l1, l2, self._mask, self._anchor)
+        numbers = [k for k, g in enumerate(self._optimizer.param_groups) for _ in g["params"]]
         owners = numbers if len(s.index) == len(numbers) else [numbers[i] for i in s.index]
         return replace(s, groups=self._strengths.of_leaves(s, owners)), owners
 
@@ -231,17 +228,6 @@ class Attached:
 def _caller() -> FrameType:
     """The frame of the step that runs the hook: three calls up."""
     return sys._getframe(3)
-
-
-def check_anchor(anchor: Anchor | None, named: bool) -> None:
-    """Refuse an anchor with names for parameters without: their order would decide, and groups change it."""
-    if named or not isinstance(anchor, (nn.Module, Mapping, list, tuple)):
-        return
-    if isinstance(anchor, (nn.Module, Mapping)) or any(isinstance(x, tuple) for x in anchor):
-        raise bad(
-            ValueError, "anchor", "it has names, but this optimizer does not know those of its parameters",
-            "Build the optimizer from model.named_parameters(), or give a list of tensors in its parameters' order",
-        )  # fmt: skip
 
 
 def _each(s: Selection, of_group: list[Any], owners: Sequence[int]) -> Tensor:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import torch
 
-from .._core.rules import first_matches
+from .._core.module_rules import innermost, spared
+from .._core.paths import first_matches
 from . import calculus, strengths
 
 # Calls that stay whole in the graph: what they hold (autograd Functions, custom ops) brings its own derivatives.
@@ -17,5 +18,5 @@ for _whole in (calculus.scale, calculus.gradients, calculus.differentiable_sums)
     torch.compiler.allow_in_graph(_whole)
 
 # Their arguments are static. Dynamo would warn of the cache in fnmatch, and guard every backend's state.
-for _constant in (first_matches, strengths.requested):
+for _constant in (first_matches, innermost, spared, strengths.requested):
     torch.compiler.assume_constant_result(_constant)

@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from .._core.errors import bad
-from .._core.rules import ByPath
 from .._core.strengths import Groups, WeightDecay, group, is_static_zero
 from .params import Selection
 from .scalars import as_double, check_scalar
@@ -74,15 +73,6 @@ class GroupStrengths:
         """The strengths that `select` resolves leaf by leaf; scalars are left to `of_leaves`."""
         value = self.given[name]
         return 0.0 if _is_scalar(value) else value
-
-    def check_names(self, complete: bool) -> None:
-        for name, value in self.given.items():
-            rule = value.value if isinstance(value, WeightDecay) else value
-            if isinstance(rule, ByPath) and not complete:
-                raise bad(
-                    ValueError, name, "by_path needs the parameters' names, which this optimizer does not know",
-                    "Build it from model.named_parameters(), or give by_leaf or strengths in the parameter groups",
-                )  # fmt: skip
 
     def of_groups(self) -> list[tuple[Any, Any]]:
         """l1 and l2 of each group, checked; None where a rule of the handle decides."""

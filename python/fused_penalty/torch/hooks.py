@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import nn
 from torch.optim import Optimizer
 
 from .._core.errors import bad
@@ -22,6 +23,7 @@ def attach(
     weight_decay: Strength | None = None,
     mask: Mask | None = None,
     anchor: Anchor | None = None,
+    model: nn.Module | None = None,
     backend: str | None = None,
 ) -> Attached:
     """Put the penalty into every `optimizer.step()`; nothing else in the training loop changes.
@@ -63,7 +65,7 @@ def attach(
       optimizer: A torch.optim.Optimizer whose `step` runs hooks. Of accelerate's `AcceleratedOptimizer` and Lightning's
         optimizer the wrapped one is taken. Other wrappers that do not run their own hooks (Lookahead in
         timm and torch_optimizer) are refused: attach to the optimizer that they wrap.
-      l1, l2: As in `penalty`; `by_path` needs an optimizer built from `named_parameters()`. They may be tensors that
+      l1, l2: As in `penalty`; `by_path` needs an optimizer that knows names (see model). They may be tensors that
         change, or be assigned on the handle, for all groups without an entry of their own.
       weight_decay: In place of l2: l2 = weight_decay / 2. A number, which becomes the groups' entry `l2`, a rule or a
         tree; a tensor that changes is given as l2. (An entry `weight_decay` of a group is the optimizer's own.)
@@ -72,7 +74,10 @@ def attach(
         and for optimizers of other libraries with Adam's state; the euclidean one for those that do not adapt their
         steps (SGD). "euclidean": S(θ, lr·l1) / (1 + 2·lr·l2) after any optimizer, whatever its momentum.
       mask, anchor, backend: As in `penalty`, for the list of all groups' parameters. An anchor with names (a Module,
-        a mapping, a state_dict) needs an optimizer built from `named_parameters()`.
+        a mapping, a state_dict) needs an optimizer that knows names, too.
+      model: The Module whose parameters the optimizer has, which names them for rules, trees and anchors and tells
+        `by_type` their modules. Without it they have the names of an optimizer that was built from
+        `named_parameters()`, or none.
 
     Returns:
       A handle with `.remove()`, `.l1`, `.l2` and `.penalty`, the penalty at the last step; also
@@ -80,9 +85,9 @@ def attach(
 
     Raises:
       TypeError: The optimizer never runs hooks, or as in `add_grad_`, here and at each step.
-      ValueError: The mode is unknown, no strength is given, the optimizer has a penalty already, by_path or an anchor
-        needs names and the optimizer has none, a group has no learning rate for `mode="prox"`, its metric is not known,
-        or as in `add_grad_`.
+      ValueError: The mode is unknown, no strength is given, the optimizer has a penalty already, a rule or an anchor
+        needs names or modules that are not known, the model lacks one of the optimizer's parameters, a group has no
+        learning rate for `mode="prox"`, its metric is not known, or as in `add_grad_`.
       RuntimeError: As in `penalty`.
 
     Source: For the metric, Yun, Lozano, Yang, "Adaptive proximal gradient methods", NeurIPS 2021, arXiv 2007.07484.
@@ -105,7 +110,7 @@ def attach(
             ValueError, "optimizer", "it has a penalty already, and a second one would be added to it",
             f"Call .remove() on the first handle (optimizer.{KEY}), or assign its l1 and l2",
         )  # fmt: skip
-    return Attached(optimizer, l1, l2_of(l2, weight_decay), mode, metric, mask, anchor, backend)
+    return Attached(optimizer, l1, l2_of(l2, weight_decay), mode, metric, mask, anchor, backend, model)
 
 
 def _that_runs_hooks(optimizer: Any) -> Optimizer:

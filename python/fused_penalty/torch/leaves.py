@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .._core.containers import unique, walk
 from .._core.errors import bad, describe
+from .._core.rules import About
 from .types import Params
 
 
@@ -23,6 +24,15 @@ class Leaves:
     tensors: list[Any]
     keys: list[str] | None  # of a Module, a mapping or (name, tensor) pairs; None for a plain iterable
     everything: Callable[[], Iterable[tuple[str, Any]]] = tuple  # with the tied ones that `tensors` leaves out
+    around: Callable[[str], tuple[type, ...]] | None = None  # the types of the modules around a name, where known
+
+    def about(self) -> About:
+        """What rules can learn."""
+
+        def owners() -> Sequence[tuple[type, ...]] | None:
+            return None if self.around is None else [self.around(name) for name in self.names()]
+
+        return About(self.names, self.tensors, owners, named=self.keys is not None)
 
     def without_ties(self) -> Leaves:
         """Drop tied tensors: in a Module or mapping those with the same elements count once, under their first name."""
@@ -31,7 +41,7 @@ class Leaves:
             return self
         index = [i for i, j in enumerate(first) if i == j]
         keys = [self.keys[i] for i in index]
-        return Leaves(lambda: keys, [self.tensors[i] for i in index], keys, self.everything)
+        return Leaves(lambda: keys, [self.tensors[i] for i in index], keys, self.everything, self.around)
 
     def aliases(self) -> dict[str, list[str]]:
         """The other names of tied leaves, by their first name."""
@@ -93,6 +103,21 @@ def _elements(t: Tensor) -> Any:
     return t.device, t.dtype, tuple(dims)
 
 
+class Known(list):
+    """(name, tensor) pairs of an optimizer's parameters, and the types of the modules around each name."""
+
+    around: Callable[[str], tuple[type, ...]]
+
+
+def types_around(module: nn.Module, name: str) -> tuple[type, ...]:
+    """The types of the modules that a parameter is in, outermost first."""
+    found = [type(module)]
+    for step in name.split(".")[:-1]:
+        module = module.get_submodule(step)
+        found.append(type(module))
+    return tuple(found)
+
+
 _NUMBERS = tuple(map(str, range(4096)))
 
 
@@ -107,7 +132,7 @@ def flatten(params: Params, argument: str = "params") -> Leaves:
         named = dict(module.named_parameters())
         leaves = Leaves(
             lambda: list(named), list(named.values()), list(named),
-            lambda: module.named_parameters(remove_duplicate=False),
+            lambda: module.named_parameters(remove_duplicate=False), lambda name: types_around(module, name),
         )  # fmt: skip
         return leaves.without_ties()
     if isinstance(params, Mapping):
@@ -123,7 +148,8 @@ def flatten(params: Params, argument: str = "params") -> Leaves:
     items = list(params)
     if items and all(isinstance(x, tuple) and len(x) == 2 and isinstance(x[0], str) for x in items):
         names = list(unique(argument, items))
-        return Leaves(lambda: names, [x for _, x in items], names)
+        around = params.around if isinstance(params, Known) else None
+        return Leaves(lambda: names, [x for _, x in items], names, around=around)
     return Leaves(lambda: _numbers(len(items)), items, None)
 
 

@@ -1,17 +1,19 @@
 """Pair strengths, masks and anchors with the leaves.
 
-By name where both sides have names, by position only where both are lists; anything else is refused.
+By name where both sides have names, by position only where both are lists; anything else is refused. A name that is not
+found is looked for without the steps that wrappers add (`module.`, `_orig_mod.`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from .._core.containers import unique, walk
 from .._core.errors import bad, bad_anchor
+from .._core.paths import unwrapped
 from .leaves import Leaves, flatten_with_ties
 from .survey import check_leaves
 from .types import Anchor
@@ -28,9 +30,7 @@ def prefix_tree(argument: str, tree: Any, leaves: Leaves) -> list[Any] | None:
     unused = set(entries)
     found = []
     for name in names:
-        parts = name.split(".")
-        heads = (".".join(parts[:k]) for k in range(len(parts), 0, -1))
-        key = next((head for head in heads if head in entries), None)
+        key = next((head for n in (name, unwrapped(name)) for head in _heads(n) if head in entries), None)
         if key is None:
             raise bad(
                 ValueError, argument, "its tree has no entry for this leaf",
@@ -44,6 +44,12 @@ def prefix_tree(argument: str, tree: Any, leaves: Leaves) -> list[Any] | None:
             f"Remove or correct them; names look like {list(names)[:5]}",
         )  # fmt: skip
     return found
+
+
+def _heads(name: str) -> Iterator[str]:
+    """The name and its leading parts, longest first."""
+    parts = name.split(".")
+    return (".".join(parts[:k]) for k in range(len(parts), 0, -1))
 
 
 def anchors_of(anchor: Anchor | None, flat: Leaves, index: Sequence[int], leaves: list[Tensor]) -> list[Tensor]:
@@ -95,7 +101,10 @@ def _by_name(flat: Leaves, keys: list[str], index: Sequence[int], entries: dict[
     if not missing:
         return [entries[keys[i]] for i in index]
     aliases = flat.aliases()  # a tied leaf may have its entry under another of its names
-    known = {name: next((a for a in aliases.get(name, ()) if a in entries), None) for name in missing}
+    bare = {unwrapped(entry): entry for entry in entries}
+    known = {
+        name: next((a for a in aliases.get(name, ()) if a in entries), bare.get(unwrapped(name))) for name in missing
+    }
     if lost := [repr(name) for name in missing if known[name] is None]:
         shown = ", ".join(lost[:SHOWN]) + ", ..." * (len(lost) > SHOWN)
         alike = ", ".join(repr(name) for name in list(entries)[:SHOWN])

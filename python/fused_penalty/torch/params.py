@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .._core.errors import bad, bad_write, describe
-from .._core.strengths import Groups, check_mask_leaf, group, resolve_strengths
+from .._core.strengths import Groups, group, resolve_mask, resolve_strengths
 from .leaves import Leaves, flatten
 from .modes import is_plain, tell_compiler
 from .pairing import anchors_of, prefix_tree
@@ -79,8 +79,13 @@ def select(
     tell_compiler()
     flat = flatten(params)
     selected = [True] * len(flat.tensors)
+
+    def broadcast(argument: str, tree: Any) -> list[Any] | None:
+        return prefix_tree(argument, tree, flat)
+
     if mask is not None:
-        selected = _masked(params, mask, flat)
+        tree = mask(params) if callable(mask) and not isinstance(mask, nn.Module) else mask
+        selected = resolve_mask(tree, flat.about(), selected, broadcast)
     if _skips(frozen):
         selected = [keep and not _is_frozen_leaf(t) for keep, t in zip(selected, flat.tensors, strict=True)]
     index: Sequence[int] = range(len(selected))
@@ -91,11 +96,8 @@ def select(
     if survey is None:
         check_leaves(leaves, _names(flat, index))
 
-    def broadcast(argument: str, tree: Any) -> list[Any] | None:
-        return prefix_tree(argument, tree, flat)
-
     strengths = [
-        resolve_strengths(name, value, flat.names, flat.tensors, selected, is_tensor, broadcast, admit=admit)
+        resolve_strengths(name, value, flat.about(), selected, is_tensor, broadcast, admit=admit)
         for name, value in (("l1", l1), ("l2", l2))
     ]
     anchors = anchors_of(anchor, flat, index, leaves)
@@ -132,13 +134,6 @@ def _selection(
         check_memory(anchors, names[: len(anchors)], "anchor")
         survey = look(leaves)
     return Selection(flat, index, leaves, anchors, groups, survey[0], survey[1], shards, survey[2], argument)
-
-
-def _masked(params: Params, mask: Mask, flat: Leaves) -> list[bool]:
-    tree = mask(params) if callable(mask) and not isinstance(mask, nn.Module) else mask
-    entries = prefix_tree("mask", tree, flat)
-    values = [tree] * len(flat.tensors) if entries is None else entries
-    return [check_mask_leaf(v, name) for v, name in zip(values, flat.names(), strict=True)]
 
 
 def _skips(frozen: Any) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
 
 from ..._core.steps import Step, StepRole
@@ -35,7 +35,7 @@ class Adam(Penalized, torch.optim.Adam):
       penalty: "prox" as above. "decoupled": the euclidean proximal step, S(z, lr·l1) / (1 + 2·lr·l2), of which AdamW's
         decay is the first order; it does not minimise loss + penalty. "grad": l1·sign(θ) + 2·l2·θ is added to the
         gradient, as torch.optim.Adam does with its weight decay.
-      anchor, mask, backend: As in `fused_penalty.torch.attach`.
+      anchor, mask, model, backend: As in `fused_penalty.torch.attach`.
       max_grad_norm: Clip the gradients by their global norm, as `fused_penalty.torch.clip_grad_norm_`, within the step.
       decouple_lr: Give the proximal step the length lr/peak in place of lr, so that a strength does not depend on the
         learning rate, but follows its schedule. The peak is the rate that a group came with (its entry `peak_lr`), or
@@ -82,6 +82,7 @@ class Adam(Penalized, torch.optim.Adam):
         mask: Mask | None = None,
         max_grad_norm: float | Tensor | None = None,
         decouple_lr: bool = False,
+        model: nn.Module | None = None,
         backend: str | None = None,
     ) -> None:
         torch.optim.Adam.__init__(  # AdamW, next in line for our AdamW, takes no decoupled_weight_decay
@@ -89,7 +90,7 @@ class Adam(Penalized, torch.optim.Adam):
             capturable=capturable, differentiable=differentiable, fused=fused,
             decoupled_weight_decay=decoupled_weight_decay,
         )  # fmt: skip
-        self._init_penalty(l1, l2, penalty, mask, anchor, max_grad_norm, decouple_lr, backend)
+        self._init_penalty(l1, l2, penalty, mask, anchor, max_grad_norm, decouple_lr, backend, model)
 
     def _kind(self, group: Mapping[str, Any]) -> Step:
         return Step.AMSGRAD if group["amsgrad"] else Step.ADAM
@@ -131,7 +132,7 @@ class AdamW(Adam, torch.optim.AdamW):
     Args:
       params, lr, betas, eps, amsgrad, maximize, foreach, capturable, differentiable, fused: As in `Adam`.
       weight_decay: As in torch.optim.AdamW: a decay beside l2 (both count), without the ½ and not in Adam's metric.
-      l1, l2, penalty, anchor, mask, max_grad_norm, decouple_lr, backend: As in `Adam`.
+      l1, l2, penalty, anchor, mask, max_grad_norm, decouple_lr, model, backend: As in `Adam`.
 
     Raises:
       TypeError, ValueError: As in `Adam`.
@@ -169,11 +170,12 @@ class AdamW(Adam, torch.optim.AdamW):
         mask: Mask | None = None,
         max_grad_norm: float | Tensor | None = None,
         decouple_lr: bool = False,
+        model: nn.Module | None = None,
         backend: str | None = None,
     ) -> None:
         Adam.__init__(
             self, params, lr, betas, eps, weight_decay, amsgrad, foreach=foreach, maximize=maximize,
             capturable=capturable, differentiable=differentiable, fused=fused, decoupled_weight_decay=True,
             l1=l1, l2=l2, penalty=penalty, anchor=anchor, mask=mask, max_grad_norm=max_grad_norm,
-            decouple_lr=decouple_lr, backend=backend,
+            decouple_lr=decouple_lr, model=model, backend=backend,
         )  # fmt: skip

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..._core.errors import bad
@@ -19,13 +19,14 @@ from ..._core.strengths import check_flag
 from ..calculus import scale as scaled
 from ..group_strengths import GroupStrengths
 from ..norms import global_norm
+from ..origins import Origins, key_of
 from ..params import Selection
 from ..scalars import admit, as_double, is_tensor
 from ..steps import Columns, matrix, proximal_columns, run_steps
 from ..strengths import is_step, requested
 from ..types import Anchor, Mask, Strength
 from .bank import Bank
-from .roster import Roster, key_of
+from .roster import Roster
 
 Penalty: TypeAlias = Literal["prox", "grad", "decoupled"]
 """How the penalty enters the step: as the proximal step in the optimizer's metric, as a part of the gradient, or as the
@@ -101,6 +102,7 @@ class Penalized(Optimizer):
         max_grad_norm: float | Tensor | None,
         decouple_lr: bool,
         backend: str | None,
+        model: nn.Module | None,
     ) -> None:
         if penalty not in PENALTIES:
             raise bad(ValueError, "penalty", f"{penalty!r} is unknown", f"Use one of {', '.join(map(repr, PENALTIES))}")
@@ -111,7 +113,7 @@ class Penalized(Optimizer):
                     "Use torch.optim's optimizer and put fused_penalty.torch.penalty into the loss",
                 )  # fmt: skip
         self._penalty = cast(Penalty, penalty)
-        self._mask, self._backend = mask, requested(backend)
+        self._mask, self._backend, self._origins = mask, requested(backend), Origins(model)
         self._decouple_lr = check_flag("decouple_lr", decouple_lr)
         self._max_grad_norm = (
             None if max_grad_norm is None else check_max_norm(max_grad_norm, is_tensor, "max_grad_norm", admit=admit)
@@ -186,7 +188,7 @@ class Penalized(Optimizer):
         if self._roster is None or self._roster.key != key_of(self) or self._roster.shards is not None:
             self._strengths.write()
             self._keep_peaks()
-            self._roster = Roster.of(self, self._strengths, self._mask, self._anchor)
+            self._roster = Roster.of(self, self._origins, self._strengths, self._mask, self._anchor)
         return self._roster
 
     def _make_step(self, max_grad_norm: float | Tensor | None) -> None:
@@ -271,7 +273,7 @@ class Penalized(Optimizer):
     # Copies. torch's own __getstate__ leaves everything else out.
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = ("_penalty", "_mask", "_anchor", "_backend", "_strengths", "_max_grad_norm", "_decouple_lr")
+        kept = ("_penalty", "_mask", "_anchor", "_backend", "_strengths", "_origins", "_max_grad_norm", "_decouple_lr")
         return {**super().__getstate__(), **{name: getattr(self, name) for name in kept}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -15,9 +15,9 @@ from torch.optim import Optimizer
 
 from ..._core.steps import Step
 from ..._core.strengths import Groups
-from ..attached import check_anchor
 from ..group_strengths import GroupStrengths
 from ..inplace import select_to_write
+from ..origins import Origins, check_named, key_of
 from ..params import Selection
 from ..strengths import per_leaf, spread
 from ..types import Anchor, Mask
@@ -41,14 +41,13 @@ class Roster:
     _parts: dict[tuple[Step, ...], list[tuple[Step, list[int]]]] = field(default_factory=dict)
 
     @staticmethod
-    def of(optimizer: Optimizer, strengths: GroupStrengths, mask: Mask | None, anchor: Anchor | None) -> Roster:
+    def of(
+        optimizer: Optimizer, origins: Origins, strengths: GroupStrengths, mask: Mask | None, anchor: Anchor | None
+    ) -> Roster:
         groups = optimizer.param_groups
         params = [p for g in groups for p in g["params"]]
-        names = [n for g in groups for n in g.get("param_names", ())]
-        named = len(names) == len(params) == len(set(names))
-        strengths.check_names(named)
-        check_anchor(anchor, named or len(params) == 1)
-        given = list(zip(names, params, strict=True)) if named else params
+        given = origins.params(optimizer)
+        check_named(given, strengths.given, mask, anchor)
         l1, l2 = map(strengths.for_select, ("l1", "l2"))
         s = select_to_write(given, l1, l2, mask, anchor)
         is_whole = len(s.index) == len(params)
@@ -95,8 +94,3 @@ class Roster:
         """The group's value for every parameter, (n,) float64."""
         values = [v if isinstance(v, Tensor) else float(v) for v in of_group]
         return spread(values, self.owners, self.leaves[0].device)
-
-
-def key_of(optimizer: Optimizer) -> tuple[Any, ...]:
-    """Changes when a group is added or gets other parameters."""
-    return tuple((id(g["params"]), len(g["params"])) for g in optimizer.param_groups)

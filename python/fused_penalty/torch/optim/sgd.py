@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
 
 from ..._core.steps import Step, StepRole
@@ -34,7 +34,7 @@ class SGD(Penalized, torch.optim.SGD):
       l1, l2: As in `fused_penalty.torch.penalty`. Scalars become the entries `l1` and `l2` of each parameter group that
         has none, which schedulers and sweeps can change.
       penalty: "prox" as above; "decoupled" with s = lr; "grad" adds l1·sign(θ) + 2·l2·θ to the gradient.
-      anchor, mask, backend: As in `fused_penalty.torch.attach`.
+      anchor, mask, model, backend: As in `fused_penalty.torch.attach`.
       max_grad_norm: Clip the gradients by their global norm, as `fused_penalty.torch.clip_grad_norm_`, within the step.
       decouple_lr: Give the proximal step the length lr/peak in place of lr, so that a strength does not depend on the
         learning rate, but follows its schedule. The peak is the rate that a group came with (its entry `peak_lr`), or
@@ -79,13 +79,14 @@ class SGD(Penalized, torch.optim.SGD):
         mask: Mask | None = None,
         max_grad_norm: float | Tensor | None = None,
         decouple_lr: bool = False,
+        model: nn.Module | None = None,
         backend: str | None = None,
     ) -> None:
         super().__init__(
             params, lr, momentum, dampening, weight_decay, nesterov, maximize=maximize, foreach=foreach,
             differentiable=differentiable, fused=fused,
         )  # fmt: skip
-        self._init_penalty(l1, l2, penalty, mask, anchor, max_grad_norm, decouple_lr, backend)
+        self._init_penalty(l1, l2, penalty, mask, anchor, max_grad_norm, decouple_lr, backend, model)
 
     def _kind(self, group: Mapping[str, Any]) -> Step:
         return Step.MOMENTUM if group["momentum"] else Step.SGD
