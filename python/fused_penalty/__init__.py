@@ -15,11 +15,18 @@ from ._core.rules import by_leaf, by_path
 
 if TYPE_CHECKING:
     from ._core.backends import backends
+    from ._version import __version__ as __version__
     from .regularizers import L1, L1L2, L2
 
 __all__ = ["L1", "L1L2", "L2", "backends", "by_leaf", "by_path", "by_type", "no_decay_on_norms_and_biases"]
 
-_LATER = {"L1": "regularizers", "L1L2": "regularizers", "L2": "regularizers", "backends": "_core.backends"}
+_LATER = {
+    "L1": "regularizers",
+    "L1L2": "regularizers",
+    "L2": "regularizers",
+    "__version__": "_version",
+    "backends": "_core.backends",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from .._core.errors import bad
 from .names import printable
 from .report import Report, Row
+from .summary import ROWS
 
 LABELLED = 150  # so many names of leaves fit beside a picture
 
@@ -48,11 +49,12 @@ def plot(report: Report, file: Path) -> None:
 
 
 def _draw(report: Report) -> Figure:
-    rows = [row for row in report.rows if row.size]
+    rows = [row for row in report.rows[:ROWS] if row.size]
     figure = Figure(figsize=(11, min(max(3.0, 0.17 * len(rows) + 1.5), 30.0)), layout="constrained")
     sizes, zeros = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
     _draw_sizes(sizes, rows)
-    sizes.set_title(printable(report.file.name))
+    against = "" if report.against is None else f" - {report.against.name}"
+    sizes.set_title(printable((report.file.name or str(report.file)) + against))
     zeros.barh(range(len(rows)), [100 * row.zeros / row.size for row in rows], color="#7d3c98")
     zeros.set(xlabel="zeros (%)", xlim=(0, 100))
     if len(rows) <= LABELLED:

@@ -15,6 +15,7 @@ import struct
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +35,19 @@ KINDS = {stat.S_IFIFO: "a named pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "
 
 @dataclass(frozen=True)
 class Entry:
-    """A leaf as the file's header describes it; `offset` is where its bytes start in the file."""
+    """A leaf as the header of its file describes it; `offset` is where its bytes start there."""
 
     path: str
     dtype: str
     shape: tuple[int, ...]
     offset: int
+    file: Path
 
-    @property
+    @cached_property
     def size(self) -> int:
         return math.prod(self.shape)
 
-    @property
+    @cached_property
     def item(self) -> int:
         """Bytes per element, of a dtype with a kernel."""
         return DTYPES[self.dtype].itemsize
@@ -60,7 +62,7 @@ class Piece:
     start: int
     stop: int
 
-    @property
+    @cached_property
     def bytes(self) -> int:
         return (self.stop - self.start) * self.entry.item
 
@@ -140,7 +142,7 @@ class Source:
         leaves = {path: leaf for path, leaf in json.loads(header).items() if path != "__metadata__"}
         base = LENGTH.size + len(header)
         return [
-            Entry(path, leaf["dtype"], tuple(leaf["shape"]), base + leaf["data_offsets"][0])
+            Entry(path, leaf["dtype"], tuple(leaf["shape"]), base + leaf["data_offsets"][0], self.path)
             for path, leaf in sorted(leaves.items(), key=lambda item: item[1]["data_offsets"])
         ]
 
@@ -149,7 +151,7 @@ class Source:
         if self._file.read(1) == b"{":  # no header is so long that its size starts like this and is right
             return bad(
                 ValueError, "file", f"{printable(self.path)} is a JSON file, such as the index of a sharded checkpoint",
-                "Give one of the .safetensors files that it names",
+                "End its name in .json, or give one of the .safetensors files that it names",
             )  # fmt: skip
         return bad(
             ValueError, "file", f"{printable(self.path)} is not a complete safetensors file ({printable(reason)})",
@@ -173,7 +175,7 @@ def _check_kind(path: Path) -> None:
             FileNotFoundError, "file", f"there is no {name}", "Give the path of a .safetensors file"
         ) from None  # fmt: skip
     if stat.S_ISDIR(mode):
-        raise bad(IsADirectoryError, "file", f"{name} is a folder", "Give one .safetensors file of it")
+        raise bad(IsADirectoryError, "file", f"{name} is a folder", "Give the folder itself if its files are meant")
     if not stat.S_ISREG(mode):
         kind = KINDS.get(stat.S_IFMT(mode), "not a regular file")
         raise bad(ValueError, "file", f"{name} is {kind}", "Give a .safetensors file; copy what comes from it into one")
