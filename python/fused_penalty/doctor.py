@@ -29,7 +29,11 @@ def doctor() -> int:
     wrong: list[str] = []
     advice: list[str] = []
     print("\n".join(_versions()))
-    print(f"\n{backends()}\n")
+    try:
+        print(f"\n{backends()}\n")
+    except Exception as e:  # a native module that is older or newer than the Python code
+        print(f"wrong: the backends cannot be listed ({type(e).__name__}: {e}); install the package again")
+        return 1
     if all(importlib.util.find_spec(name) is None for name in ("jax", "torch")):
         advice.append(f"there is neither JAX nor PyTorch; {NOBODY}")
     for row in BACKENDS:

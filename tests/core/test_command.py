@@ -73,6 +73,15 @@ def test_doctor_finds_what_is_wrong(monkeypatch: pytest.MonkeyPatch, capsys: Any
     assert "environment: FUSED_PENALTY_BACKEND=cupy" in text
 
 
+def test_doctor_survives_a_module_that_does_not_fit(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    def fail() -> None:
+        raise AttributeError("module '_cpu' has no attribute 'ffi_handlers'")
+
+    monkeypatch.setattr(doctor, "backends", fail)
+    assert main(["doctor"]) == 1
+    assert "wrong: the backends cannot be listed (AttributeError: module '_cpu' has no" in capsys.readouterr().out
+
+
 def test_the_driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(doctor, "DRIVER", tmp_path / "version")
     assert doctor._driver() == "none of NVIDIA's"
