@@ -14,6 +14,7 @@ from flax import linen, nnx
 
 import fused_penalty as fp
 from fused_penalty.jax import penalty
+from fused_penalty.jax.optim import adamw
 from fused_penalty.optax import add_penalty_grads, proximal_adamw
 
 
@@ -69,7 +70,7 @@ def test_equinox() -> None:
 
 
 def test_in_optax() -> None:
-    """As a mask, with a schedule inside, and as optax's own mask in `weight_decay_mask`."""
+    """As a mask, with a schedule inside, and as optax's own mask in `weight_decay_mask`; in our optimizer as the decay."""
     params = {"dense": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}, "norm": {"scale": jnp.ones((1, 2))}}
     zeros = jax.tree.map(jnp.zeros_like, params)
     rule = fp.no_decay_on_norms_and_biases()
@@ -84,5 +85,8 @@ def test_in_optax() -> None:
         add_penalty_grads(weight_decay=0.5, mask=rule),
     ):
         jax.tree.map(np.testing.assert_array_equal, first(transformation), expected)
+    ours = adamw(1.0, weight_decay=fp.no_decay_on_norms_and_biases(0.5))
+    stepped, _, _ = ours.step(params, zeros, ours.init(params))
+    jax.tree.map(lambda x, p, e: np.testing.assert_allclose(x, p - e), stepped, params, expected)
     decayed = first(proximal_adamw(1.0, weight_decay=0.5, weight_decay_mask=rule))
     jax.tree.map(lambda u, e: np.testing.assert_allclose(u, -e), decayed, expected)

@@ -47,11 +47,12 @@ def penalty(
         `nnx.Param`s count, a shared one once; the rest is treated as masked. For a linen Module give
         `variables["params"]`.
       l1, l2: Strengths >= 0: a scalar, a 0-d array (may be traced, scheduled or learned), a prefix tree of
-        these, `fused_penalty.by_path` or `by_leaf`. A static 0 removes its term from value and gradient. Arrays are
-        not read on the host: a negative strength or a NaN gives what IEEE arithmetic gives.
+        these, or a rule: `fused_penalty.by_path`, `by_leaf`, `by_type`, `no_decay_on_norms_and_biases`. A static 0
+        removes its term from value and gradient. Arrays are not read on the host: a negative strength or a NaN gives
+        what IEEE arithmetic gives.
       weight_decay: In place of l2, with the ½ that its name implies elsewhere: l2 = weight_decay / 2.
-      mask: A bool, a prefix tree of bools or a function of params that returns one; False leaves a leaf out. (A Module
-        of bools, which may be callable, is a tree.)
+      mask: A bool, a prefix tree of bools, a rule with bools, or a function of params that returns one of these; False
+        leaves a leaf out. (A Module of bools, which may be callable, is a tree.)
       anchor: A pytree like params; the penalty is then that of x - anchor. Anchor, mask and strengths pair with params
         by structure, or by name where the containers differ only in type, as a dict and a FrozenDict do.
       backend: "cuda", "cpu", "reference" or None, which chooses the best one for the platform compiled for.

@@ -38,11 +38,11 @@ def penalty(
       params: Tensors of any shape and strides, of dtype float16, bfloat16, float32, float64, float8_e4m3fn or
         float8_e5m2: a Module, a mapping or an iterable (see the module's text).
       l1, l2: Strengths >= 0: a scalar, a 0-d tensor (may be learned), a mapping from names or leading parts of
-        names to these (a list for a list), `fused_penalty.by_path` or `by_leaf`. A static 0 removes its term
-        from value and gradient.
+        names to these (a list for a list), or a rule: `fused_penalty.by_path`, `by_leaf`, `by_type`,
+        `no_decay_on_norms_and_biases`. A static 0 removes its term from value and gradient.
       weight_decay: In place of l2, with the ½ that its name implies elsewhere: l2 = weight_decay / 2.
-      mask: A bool, a mapping or list of bools, paired as strengths are, or a function of params that returns one; False
-        leaves a leaf out.
+      mask: A bool, a mapping or list of bools, paired as strengths are, a rule with bools, or a function of params that
+        returns one of these; False leaves a leaf out.
       anchor: Tensors that pair with params; the penalty is then that of x - anchor. Both have names (a Module, a copied
         state_dict, ...: other entries are ignored), or both are lists.
       frozen: "count", or "skip" to leave frozen parameters out, as a mask would: when a head is fine-tuned or LoRA

@@ -115,7 +115,7 @@ def adamw(
     Args:
       learning_rate, b1, b2, eps, amsgrad: As in `adam`.
       weight_decay: As in `optax.adamw`: a decay beside l2 (both count), without the ½ and not in Adam's metric. Leaves
-        can differ: `by_path({"*bias": 0.0, "*": 1e-4})`, a tree, or whatever l1 may be. The mask does not matter to it.
+        can differ: `no_decay_on_norms_and_biases(1e-4)`, a tree, or whatever l1 may be. The mask does not matter to it.
       l1, l2, penalty, mask, anchor, max_grad_norm, state_dtype, backend: As in `adam`.
 
     Returns:
