@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import sys
 from collections.abc import Sequence
@@ -76,6 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return doctor()
     if len(options.paths) > 1 and (options.against or options.plot):
         parser.error(f"--{'against' if options.against else 'plot'} takes one PATH, and {len(options.paths)} are given")
+    collects = gc.isenabled()
+    gc.disable()  # rows have no cycles, and to look for some in 100,000 of them takes a third of the time
     try:
         return _inspect(options)
     except ModuleNotFoundError as e:
@@ -84,6 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"{e.name} is not installed: {EXTRA}")
     except (OSError, ValueError, RuntimeError, MemoryError) as e:
         return _fail(str(e) or type(e).__name__)
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _fail(message: str) -> int:

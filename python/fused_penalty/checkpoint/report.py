@@ -134,7 +134,7 @@ def inspect(file: Path, progress: Progress = lambda done, total: None, against: 
         for batch in batches(chosen):
             leaves, anchors = own.read(batch), None
             if other is not None:
-                its = other.read([replace(piece, entry=twins[piece.row]) for piece in batch])
+                its = other.read([piece.twin(twins[piece.row]) for piece in batch])
                 leaves, anchors = map(list, zip(*map(_alike, leaves, its), strict=True))
             s = stats(leaves, anchor=anchors)
             columns = (column.tolist() for column in (s.abs, s.square, s.max, s.zeros, s.nonfinite))
@@ -190,7 +190,7 @@ def batches(entries: Iterable[Entry]) -> Iterator[list[Piece]]:
     for row, entry in enumerate(entries):
         start = 0
         while start < entry.size:
-            piece = Piece(row, entry, start, min(entry.size, start + room // entry.item))
+            piece = Piece.of(row, entry, start, min(entry.size, start + room // entry.item))
             if piece.bytes:
                 batch.append(piece)
                 room -= piece.bytes

@@ -13,11 +13,9 @@ import os
 import stat
 import struct
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -28,43 +26,47 @@ from .._core.errors import bad
 from .names import printable
 
 DTYPES = {row.safetensors: getattr(torch, row.name) for row in dtypes.TABLE}  # those that a kernel reads
-ALIGNMENT = 8  # of each leaf in the buffer, bytes
+ALIGNMENT = 8  # of each run of leaves in the buffer, bytes
 LENGTH = struct.Struct("<Q")  # the size of the header, at the start of the file
 KINDS = {stat.S_IFIFO: "a named pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket"}
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A leaf as the header of its file describes it; `offset` is where its bytes start there."""
+class Entry(NamedTuple):
+    """A leaf as the header of its file describes it: `offset` is where its bytes start there, `size` its number of
+    elements, `item` the bytes of each, 0 for a dtype without a kernel."""
 
     path: str
     dtype: str
     shape: tuple[int, ...]
     offset: int
     file: Path
+    size: int
+    item: int
 
-    @cached_property
-    def size(self) -> int:
-        return math.prod(self.shape)
-
-    @cached_property
-    def item(self) -> int:
-        """Bytes per element, of a dtype with a kernel."""
-        return DTYPES[self.dtype].itemsize
+    @staticmethod
+    def of(path: str, dtype: str, shape: Sequence[int], offset: int, file: Path) -> Entry:
+        kind = DTYPES.get(dtype)
+        return Entry(path, dtype, tuple(shape), offset, file, math.prod(shape), 0 if kind is None else kind.itemsize)
 
 
-@dataclass(frozen=True)
-class Piece:
-    """A run of a leaf's elements; `row` is the leaf's place among those that are read."""
+class Piece(NamedTuple):
+    """A run of a leaf's elements; `row` is the leaf's place among those that are read, `offset` that in the file."""
 
     row: int
     entry: Entry
     start: int
     stop: int
+    offset: int
+    bytes: int
 
-    @cached_property
-    def bytes(self) -> int:
-        return (self.stop - self.start) * self.entry.item
+    @staticmethod
+    def of(row: int, entry: Entry, start: int, stop: int) -> Piece:
+        item = entry.item
+        return Piece(row, entry, start, stop, entry.offset + start * item, (stop - start) * item)
+
+    def twin(self, entry: Entry) -> Piece:
+        """The same elements of another leaf."""
+        return Piece.of(self.row, entry, self.start, self.stop)
 
 
 class Source:
@@ -105,18 +107,19 @@ class Source:
 
     def read(self, pieces: Iterable[Piece]) -> list[Tensor]:
         """The elements of each piece, in memory that the next call reuses."""
-        spans, end = [], 0
-        for piece in pieces:
-            spans.append((piece, end))
-            end += -(-piece.bytes // ALIGNMENT) * ALIGNMENT
+        runs, end = [], 0
+        for run in _runs(pieces):
+            size = sum(piece.bytes for piece in run)
+            runs.append((run, end, end + size))
+            end += -(-size // ALIGNMENT) * ALIGNMENT
         if len(self._buffer) < end:
             self._buffer = torch.empty(end, dtype=torch.uint8)
         into = self._buffer.numpy().data
-        found = []
-        for piece, at in spans:
-            entry = piece.entry
-            self._read(entry.offset + piece.start * entry.item, into[at : at + piece.bytes])
-            found.append(_elements(self._buffer[at : at + piece.bytes], DTYPES[entry.dtype]))
+        found: list[Tensor] = []
+        for run, at, to in runs:
+            self._read(run[0].offset, into[at:to])
+            elements = _elements(self._buffer[at:to], DTYPES[run[0].entry.dtype])
+            found += elements.split([piece.stop - piece.start for piece in run])
         return found
 
     def _read(self, offset: int, into: memoryview) -> None:
@@ -142,7 +145,7 @@ class Source:
         leaves = {path: leaf for path, leaf in json.loads(header).items() if path != "__metadata__"}
         base = LENGTH.size + len(header)
         return [
-            Entry(path, leaf["dtype"], tuple(leaf["shape"]), base + leaf["data_offsets"][0], self.path)
+            Entry.of(path, leaf["dtype"], leaf["shape"], base + leaf["data_offsets"][0], self.path)
             for path, leaf in sorted(leaves.items(), key=lambda item: item[1]["data_offsets"])
         ]
 
@@ -163,6 +166,19 @@ class Source:
             OSError, "file", f"{printable(self.path)} changed while it was read",
             "Run this again when nothing writes to it, or on a copy",
         )  # fmt: skip
+
+
+def _runs(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+    """Pieces of one dtype whose bytes follow each other in the file, which are read in one go."""
+    run: list[Piece] = []
+    for piece in pieces:
+        last = run[-1] if run else piece
+        if run and (piece.offset != last.offset + last.bytes or piece.entry.dtype != last.entry.dtype):
+            yield run
+            run = []
+        run.append(piece)
+    if run:
+        yield run
 
 
 def _check_kind(path: Path) -> None:
