@@ -70,7 +70,7 @@ def test_equinox() -> None:
 
 
 def test_in_optax() -> None:
-    """As a mask, with a schedule inside, and as optax's own mask in `weight_decay_mask`; in our optimizer as the decay."""
+    """As a mask, with a schedule inside, as optax's own mask in `weight_decay_mask`, and as our optimizer's decay."""
     params = {"dense": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}, "norm": {"scale": jnp.ones((1, 2))}}
     zeros = jax.tree.map(jnp.zeros_like, params)
     rule = fp.no_decay_on_norms_and_biases()

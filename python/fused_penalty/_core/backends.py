@@ -256,14 +256,7 @@ class TorchBackend(Protocol):
         self, op: Op, xs: list[Any], anchors: list[Any], outs: list[Any], coefficients: Any | None, terms: Sequence[int]
     ) -> Any: ...
 
-    def step(
-        self,
-        step: Step,
-        xs: list[Any],
-        anchors: list[Any],
-        arrays: Arrays,
-        coefficients: Any,
-    ) -> Any: ...
+    def step(self, step: Step, xs: list[Any], anchors: list[Any], arrays: Arrays, coefficients: Any) -> Any: ...
 
 
 @dataclass(frozen=True)
