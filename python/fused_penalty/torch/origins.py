@@ -14,7 +14,7 @@ from .._core.strengths import WeightDecay
 from .leaves import Known, types_around
 from .types import Params
 
-FROM_MODEL = "Give model=, or build the optimizer from model.named_parameters()"
+FROM_MODEL = "Build the optimizer from model.named_parameters(), or give model="
 
 
 class Origins:
@@ -96,10 +96,11 @@ def check_named(params: Any, strengths: Mapping[str, Any], mask: Any, anchor: An
 
 def _check_rule(argument: str, value: Rule, named: bool, known: bool) -> None:
     if not named:
+        remedy = "Give model=" if value.needs == "modules" else FROM_MODEL
         raise bad(
             ValueError, argument,
             f"{value.name} needs the parameters' {value.needs}, which this optimizer does not know",
-            f"{FROM_MODEL}; or give by_leaf or strengths in the parameter groups",
+            f"{remedy}, by_leaf, or strengths in the parameter groups",
         )  # fmt: skip
     if value.needs == "modules" and not known:
         raise bad(
@@ -115,5 +116,5 @@ def _check_anchor(anchor: Any, named: bool) -> None:
     if isinstance(anchor, (nn.Module, Mapping)) or any(isinstance(x, tuple) for x in anchor):
         raise bad(
             ValueError, "anchor", "it has names, but this optimizer does not know those of its parameters",
-            f"{FROM_MODEL}; or give a list of tensors in its parameters' order",
+            f"{FROM_MODEL}, or a list of tensors in its parameters' order",
         )  # fmt: skip
