@@ -16,7 +16,7 @@ target_link_libraries(fused_penalty_cpu_steps PUBLIC fused_penalty_cpu)
 # operands inside its own AVX-512 intrinsics for uninitialised variables (its bug 105593).
 foreach(library fused_penalty_cpu fused_penalty_cpu_steps)
   target_compile_options(${library} PRIVATE
-    -O3 -ffp-contract=off -Wall -Wextra
+    -ffp-contract=off -Wall -Wextra
     $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized> $<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized>)
 endforeach()
 
