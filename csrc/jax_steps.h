@@ -13,6 +13,7 @@
 
 #include "../kernels/steps.h"
 #include "jax_operands.h"
+#include "step_state.h"
 
 namespace fused_penalty {
 
@@ -40,17 +41,6 @@ struct StepCall {
   bool wide_totals;
   std::optional<ffi::AnyBuffer> scratch;
 };
-
-constexpr bool is_step_count(int64_t column) { return column >= static_cast<int64_t>(StepColumn::kZeros); }
-
-// Whether state of this layout is float32 beside 16 bits (true) or like its leaf (false); nothing where it is neither.
-inline std::optional<bool> is_wide_state(uint64_t state, uint64_t leaf) {
-  if (state == leaf) return false;
-  const DType its = dtype_of_layout(leaf);
-  const bool halved = its == DType::kFloat16 || its == DType::kBFloat16;
-  if (halved && state == layout_of(size_of_layout(leaf), DType::kFloat32)) return true;
-  return std::nullopt;
-}
 
 inline ffi::ErrorOr<StepCall> check(const StepOperands& given, bool with_scratch) {
   StepCall call{};

@@ -1,15 +1,16 @@
 #include "step_arrays.h"
 
+#include "step_state.h"
+
 namespace fused_penalty {
 namespace {
 
 // Whether the state has the leaf's dtype (false) or float32 beside 16 bits (true); throws for anything else.
 bool is_wide(uint64_t state, uint64_t leaf, const std::string& name) {
   expect(size_of_layout(state) == size_of_layout(leaf), name, "must have the sizes of x");
-  const DType mine = dtype_of_layout(state), its = dtype_of_layout(leaf);
-  const bool wide = mine == DType::kFloat32 && (its == DType::kFloat16 || its == DType::kBFloat16);
-  expect(wide || mine == its, name, "must have the dtypes of x, or float32 where those have 16 bits");
-  return wide;
+  const auto wide = is_wide_state(state, leaf);
+  expect(wide.has_value(), name, "must have the dtypes of x, or float32 where those have 16 bits");
+  return *wide;
 }
 
 }  // namespace

@@ -67,6 +67,7 @@ enum class StepColumn {
       kCount
 };
 constexpr int kStepColumns = static_cast<int>(StepColumn::kCount);
+constexpr bool is_step_count(int64_t column) { return column >= static_cast<int64_t>(StepColumn::kZeros); }
 
 // The coefficients of a leaf, float64 numbers in this order. step_formula.h says what they are to each step.
 #define FUSED_PENALTY_STEP_COEFFICIENTS(ENTRY) \

@@ -16,7 +16,7 @@ constexpr uintptr_t kWideState = 1;
 struct StepColumns {
   static constexpr int kCount = kStepColumns;
   static constexpr double merged(int, double a, double b) { return a + b; }
-  static constexpr bool is_count(int column) { return column >= static_cast<int>(StepColumn::kZeros); }
+  static constexpr bool is_count(int column) { return is_step_count(column); }
 };
 
 // How many arrays a leaf has, and which of them an array of this role is; x is number 0.
