@@ -17,7 +17,7 @@ from ..._core.steps import Step, StepRole
 from ..calculus import combine
 from ..launch import result_dtype
 from ..norms import global_norm
-from ..params import is_array
+from ..params import is_array, is_numeric
 from ..placement import explained
 from ..schedules import Schedule, at, rate_at
 from ..slots import halves, joined
@@ -90,7 +90,9 @@ class Penalized:
 
     def first_anchor(self) -> Anchor | None:
         """A copy for the state, since a jitted step that donates the state gives its memory away."""
-        return None if self.anchor is None else jax.tree.map(lambda a: jnp.array(a, copy=True), self.anchor)
+        if self.anchor is None:
+            return None
+        return jax.tree.map(lambda a: jnp.array(a, copy=True) if is_numeric(a) else None, self.anchor)
 
     def make(
         self,
