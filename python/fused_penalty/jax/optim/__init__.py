@@ -1,8 +1,10 @@
 """Optimizers whose step contains the penalty: `sgd`, `adam`, `adamw`. One custom call makes the whole step.
 
-optimizer = adamw(1e-3, l1=1e-5)
-state = optimizer.init(params)
-params, state, summary = optimizer.step(params, grads, state)     # in a jitted function that donates params, state
+    optimizer = adamw(1e-3, l1=1e-5)
+    state = optimizer.init(params)
+    params, state, summary = optimizer.step(params, grads, state)
+
+The step belongs into a jitted function that donates params and state: then nothing is copied.
 """
 
 from .adam import AdamState, adam, adamw
