@@ -23,8 +23,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from figures import IMAGES, L1, L2, NONE, PROX, save
-from fused_penalty.torch import prox_, sums
-from fused_penalty.torch.optim import AdamW
+from fused_penalty.torch import penalty, prox_, sums
 from minilm import LAYERS, Params, embed, encode, load, look_up, pool, tokenize
 
 SENTENCES = (
@@ -130,10 +129,7 @@ def finetune(params: Params, work: Task, steps: int, *, l1: float = 0.0, l2: flo
     head = torch.nn.Linear(384, int(work.labels.max()) + 1)
     anchor = {name: x for name, x in params.items() if f"layer.{LAYERS - 1}." in name}
     learned = {name: x.clone().requires_grad_() for name, x in anchor.items()}
-    optimizer = AdamW(
-        [{"params": list(learned.values()), "l1": l1, "l2": l2}, {"params": list(head.parameters())}], lr=RATE,
-        weight_decay=0.0, anchor=[*anchor.values(), *(x.detach().clone() for x in head.parameters())],
-    )  # fmt: skip
+    optimizer = torch.optim.Adam([*learned.values(), *head.parameters()], lr=RATE)
 
     def logits(index: np.ndarray) -> Tensor:
         mask = work.mask[index]
@@ -141,10 +137,12 @@ def finetune(params: Params, work: Task, steps: int, *, l1: float = 0.0, l2: flo
 
     for _ in range(steps):
         index = rng.choice(work.train, 16, replace=False)
-        loss = cross_entropy(logits(index), work.labels[index])
+        loss = cross_entropy(logits(index), work.labels[index]) + penalty(learned, l2=l2, anchor=anchor)
         optimizer.zero_grad()
         loss.backward()
-        optimizer.step()  # and the proximal step towards the anchor, in Adam's own metric
+        optimizer.step()
+        if l1:
+            prox_(learned, l1=l1, step=RATE, anchor=anchor)
     with torch.no_grad():
         right = float((logits(work.test).argmax(-1) == work.labels[work.test]).float().mean())
     tuned = {name: x.detach() for name, x in learned.items()}
