@@ -90,13 +90,13 @@ def drive_jax(rounds: int) -> None:
 def drive_steps() -> None:
     """Every kind of an optimizer's step, with memory of its own for each array, so that a read past it is seen."""
     from fused_penalty import _cpu
-    from tests.kernels.test_steps import CASES, Arrays
-    from tests.kernels.test_steps import DTYPES as STEP_DTYPES
+    from tests.support.step_cases import CASES, Arrays
+    from tests.support.step_cases import DTYPES as STEP_DTYPES
 
     for step, changed in CASES:
-        for dtype, state in STEP_DTYPES:
+        for kind in STEP_DTYPES:
             for anchored in (False, True):
-                arrays = Arrays(step, dtype, state, anchored=anchored, sizes=[*SMALL, LARGE // 8])
+                arrays = Arrays(step, [kind], anchored=anchored, sizes=[*SMALL, LARGE // 8])
                 arrays.launch(arrays.coefficients(**changed), _cpu.best_isa(), threads=3)
 
 
@@ -104,7 +104,7 @@ def drive() -> None:
     drive_torch(60)
     drive_steps()
     drive_jax(6)  # each list is compiled
-    for group in forged.GROUPS:
+    for group in forged.groups():
         forged.run(group)
     print("driven")
 
