@@ -70,9 +70,11 @@ def test_donated_step(h100: dict[str, Any], optimizer: str) -> None:
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_an_optimizers_step_is_one_call(h100: dict[str, Any], name: str) -> None:
-    """In the command buffer, over arrays that stay where they are; what else is launched makes scalars."""
+    """Over arrays that stay where they are; what else is launched makes scalars. AdamW's are enough for a command buffer
+    (XLA makes none of fewer than five launches), and the call is in it."""
     found = h100[f"optim.{name}"]
-    assert found["calls"] == found["calls_in_a_command_buffer"] == 1
+    assert found["calls"] == 1
+    assert found["calls_in_a_command_buffer"] == (name == "adamw")
     assert found["copies"] <= 1  # of the count of steps
     assert found["temp"] < 2**20
     assert found["launches"] <= 6
