@@ -70,8 +70,8 @@ def test_donated_step(h100: dict[str, Any], optimizer: str) -> None:
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_an_optimizers_step_is_one_call(h100: dict[str, Any], name: str) -> None:
-    """Over arrays that stay where they are; what else is launched makes scalars. AdamW's are enough for a command buffer
-    (XLA makes none of fewer than five launches), and the call is in it."""
+    """Over arrays that stay where they are; what else is launched makes scalars. AdamW's are enough for a command
+    buffer (XLA makes none of fewer than five launches), and the call is in it."""
     found = h100[f"optim.{name}"]
     assert found["calls"] == 1
     assert found["calls_in_a_command_buffer"] == (name == "adamw")
