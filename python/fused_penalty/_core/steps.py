@@ -8,13 +8,27 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, cast, get_args
+
+from .errors import bad
 
 COLUMNS = ("abs", "square", "grad_square", "step_square", "zeros", "nonfinite")
 COEFFICIENTS = (
     "scale", "l1", "l2", "decay", "shrink", "keep", "rest", "take", "look", "rate", "root", "epsilon", "threshold",
     "pull", "metric", "skip",
 )  # fmt: skip
+
+
+Penalty: TypeAlias = Literal["prox", "grad", "decoupled"]
+"""How the penalty enters a step: as the proximal step in the optimizer's metric, as a part of the gradient, or as the
+euclidean proximal step."""
+
+
+def check_penalty(value: Any) -> Penalty:
+    known: tuple[Penalty, ...] = get_args(Penalty)
+    if value not in known:
+        raise bad(ValueError, "penalty", f"{value!r} is unknown", f"Use one of {', '.join(map(repr, known))}")
+    return cast(Penalty, value)
 
 
 class StepRole(enum.Enum):

@@ -53,7 +53,7 @@ class Selection:
 
 
 def select(
-    params: Params,
+    params: Params | Flat,
     l1: Strength,
     l2: Strength,
     mask: Mask | None,
@@ -64,20 +64,7 @@ def select(
 ) -> Selection:
     """Flatten, mask and check; nothing is computed yet. `among`: the leaves that may be selected at all. `names`: what
     the user calls the strengths."""
-    return select_from(Flat(params), l1, l2, mask, anchor, among=among, names=names)
-
-
-def select_from(
-    flat: Flat,
-    l1: Strength,
-    l2: Strength,
-    mask: Mask | None,
-    anchor: Anchor | None,
-    *,
-    among: Sequence[bool] | None = None,
-    names: tuple[str, str] = ("l1", "l2"),
-) -> Selection:
-    """`select` for params that are flat already."""
+    flat = params if isinstance(params, Flat) else Flat(params)
     params = flat.tree
     if mask is None:
         refuse_collections(params)

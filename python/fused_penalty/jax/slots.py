@@ -121,9 +121,7 @@ class Writes:
         leaves, anchors = ([jnp.broadcast_to(x, batch + x.shape[batch_rank:]) for x in a] for a in (leaves, anchors))
         slots = [Slot(g, s, batch) for g, s in zip(self.of_leaf, shares.of_leaf, strict=True)]
         first = first_rows(slots)
-        rows = coefficients[..., np.array([slot.group for slot in first]), :]
-        rows = jnp.broadcast_to(rows, batch + rows.shape[batch_rank:])
-        table = jnp.moveaxis(rows, -2, 0).reshape(-1, 2)  # a group's rows of the batch are adjacent
+        table = table_of(coefficients, first, batch)
         terms = [self.terms[g] for g in self.of_leaf]
         found = _launch(
             self.backend, self.op, batch_rank, slots, first, terms, table, leaves, anchors, in_place=self.in_place
@@ -147,7 +145,7 @@ class Stats:
         first = first_rows(slots)
         found = _launch(self.backend, Op.STATS, batch_rank, slots, first, BOTH, None, leaves, anchors)
         reals, counts = (per_group(part, first, self.leaves) for part in found.totals)
-        return (_statsover_devices(reals, counts, shares) if shares.axes else (reals, counts)), (), ()
+        return (_stats_over_devices(reals, counts, shares) if shares.axes else (reals, counts)), (), ()
 
 
 def _align(leaves: Arrays, anchors: Arrays, batch_rank: int) -> tuple[Arrays, Arrays]:
@@ -168,6 +166,13 @@ def first_rows(slots: Sequence[Slot]) -> dict[Slot, int]:
         first[slot] = count
         count += math.prod(slot.batch)
     return first
+
+
+def table_of(coefficients: jax.Array, first: dict[Slot, int], batch: tuple[int, ...]) -> jax.Array:
+    """(batch or 1..., groups, k) -> (rows, k), the coefficients of each row of each slot."""
+    rows = coefficients[..., np.array([slot.group for slot in first]), :]
+    rows = jnp.broadcast_to(rows, batch + rows.shape[-2:])
+    return jnp.moveaxis(rows, -2, 0).reshape(-1, rows.shape[-1])  # a group's rows of the batch are adjacent
 
 
 def _launch(
@@ -227,7 +232,7 @@ def per_group(total: jax.Array, first: dict[Slot, int], groups: int) -> jax.Arra
     return jnp.concatenate([total, jnp.zeros_like(total, shape=(1, total.shape[1]))])[index].sum(axis=0)
 
 
-def _statsover_devices(reals: jax.Array, counts: jax.Array, shares: Shares) -> tuple[jax.Array, jax.Array]:
+def _stats_over_devices(reals: jax.Array, counts: jax.Array, shares: Shares) -> tuple[jax.Array, jax.Array]:
     """Count each leaf on the first of the devices that hold it, so that counts stay whole numbers."""
     mine = jnp.stack([is_first(idle) for idle in shares.idle])[:, None]
     largest = reals[..., 2:]

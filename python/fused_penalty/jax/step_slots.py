@@ -12,7 +12,7 @@ import numpy as np
 
 from .._core.backends import JaxBackend, Launched
 from .._core.plan import BOTH, Plan
-from .._core.steps import COEFFICIENTS, COLUMNS, Step
+from .._core.steps import COLUMNS, Step
 from .dispatch import launched
 from .shares import Shares
 from .slots import (
@@ -28,6 +28,7 @@ from .slots import (
     per_group,
     plan_of,
     result_dtype,
+    table_of,
 )
 
 Arrays = Sequence[jax.Array]
@@ -77,13 +78,12 @@ class Steps:
         (coefficients,) = tables
         everything = [coefficients, *leaves, *anchors, *(x for arrays in others for x in arrays)]
         batch = jnp.broadcast_shapes(*{x.shape[:batch_rank] for x in everything})
-        coefficients, *arrays = (jnp.broadcast_to(x, batch + x.shape[batch_rank:]) for x in everything)
+        arrays = [jnp.broadcast_to(x, batch + x.shape[batch_rank:]) for x in everything[1:]]
         # a device of its own holds all: there are no axes then
         idle = shares.idle or ((),) * len(leaves)
         slots = [Slot(g, s, batch, i) for g, s, i in zip(self.of_leaf, shares.of_leaf, idle, strict=True)]
         first = first_rows(slots)
-        rows = coefficients[..., np.array([slot.group for slot in first]), :]
-        table = jnp.moveaxis(rows, -2, 0).reshape(-1, len(COEFFICIENTS))  # a group's rows of the batch are adjacent
+        table = table_of(coefficients, first, batch)
         plan = plan_of(batch_rank, slots, first, (BOTH,) * len(leaves), leaves)
         found = launched(self.backend, StepOperation(self.step, plan, result_dtype(leaves)), table, *arrays)
         reals, counts = found.totals

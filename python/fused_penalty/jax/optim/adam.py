@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..._core.steps import Step, StepRole
+from ..._core.steps import Penalty, Step, StepRole
 from ..schedules import Schedule
 from ..types import Anchor, Mask, Params, PyTree, Scalar, Strength
 from .coefficients import Columns, bias, check_beta
 from .moving import zeros_like
-from .optimizer import Optimizer, Penalized, Penalty, Summary
+from .optimizer import Optimizer, Penalized, Summary
 
 
 class AdamState(NamedTuple):

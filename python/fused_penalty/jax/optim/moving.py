@@ -12,7 +12,7 @@ import numpy as np
 
 from ..._core.errors import bad
 from ..._core.steps import StepRole
-from ..params import Selection, select_from
+from ..params import Selection, is_numeric, select
 from ..tree import Flat
 from ..types import Anchor, Mask, Params, PyTree, Strength
 
@@ -57,9 +57,9 @@ def moving(
     flat = Flat(params)
     given = _entries("grads", grads, flat)
     moves = [g is not None and getattr(g, "dtype", None) != jax.dtypes.float0 for g in given]
-    decayed = select_from(flat, strengths.weight_decay, 0.0, True, anchor, among=moves, names=("weight_decay", "l2"))
+    decayed = select(flat, strengths.weight_decay, 0.0, True, anchor, among=moves, names=("weight_decay", "l2"))
     decayed.check_writable()
-    penalized = select_from(flat, strengths.l1, strengths.l2, mask, None, among=moves)
+    penalized = select(flat, strengths.l1, strengths.l2, mask, None, among=moves)
     of_penalty = dict(zip(penalized.index, penalized.groups.of_leaf, strict=True))
     keys = [(of_penalty.get(i), k) for i, k in zip(decayed.index, decayed.groups.of_leaf, strict=True)]
     number = {key: n for n, key in enumerate(dict.fromkeys(keys))}
@@ -103,10 +103,8 @@ def zeros_like(params: Params, dtype: Any | None) -> PyTree:
         raise bad(ValueError, "state_dtype", f"{jnp.dtype(dtype).name} is not supported", "Use float32 or None")
 
     def zeros(x: Any) -> jax.Array | None:
-        if not isinstance(x, (jax.Array, np.ndarray, np.generic, float)):
-            return None
-        kind = jnp.result_type(x)
-        if not jnp.issubdtype(kind, jnp.floating):
+        kind = jnp.result_type(x) if is_numeric(x) else None
+        if kind is None or not jnp.issubdtype(kind, jnp.floating):
             return None
         return jnp.zeros_like(x, dtype=jnp.float32 if dtype is not None and kind.itemsize == 2 else kind)
 

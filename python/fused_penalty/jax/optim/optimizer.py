@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ..._core import backends
-from ..._core.errors import bad, describe
 from ..._core.norms import check_max_norm
-from ..._core.steps import Step, StepRole
+from ..._core.steps import Penalty, Step, StepRole, check_penalty
 from ..calculus import combine
 from ..launch import result_dtype
 from ..norms import global_norm
@@ -26,11 +25,6 @@ from ..strengths import scalar
 from ..types import Anchor, Mask, Params, PyTree, Scalar, Strength
 from .coefficients import Columns, matrix, penalty_columns
 from .moving import Strengths, moving
-
-Penalty: TypeAlias = Literal["prox", "grad", "decoupled"]
-"""How the penalty acts: by a proximal step in the optimizer's own metric, by its gradient, by a euclidean step."""
-
-PENALTIES = ("prox", "grad", "decoupled")
 
 
 class Summary(NamedTuple):
@@ -79,11 +73,7 @@ class Penalized:
     backend: str | None
 
     def __post_init__(self) -> None:
-        if self.penalty not in PENALTIES:
-            raise bad(
-                ValueError, "penalty", f"{describe(self.penalty)} is unknown",
-                f"Use one of {', '.join(map(repr, PENALTIES))}",
-            )  # fmt: skip
+        check_penalty(self.penalty)
         if self.max_grad_norm is not None:
             check_max_norm(self.max_grad_norm, is_array, "max_grad_norm")
         backends.requested("jax", self.backend)

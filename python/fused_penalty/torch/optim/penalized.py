@@ -6,7 +6,7 @@ import functools
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from ..._core.errors import bad
 from ..._core.norms import check_max_norm
-from ..._core.steps import Step, StepRole
+from ..._core.steps import Penalty, Step, StepRole, check_penalty
 from ..._core.strengths import check_flag
 from ..calculus import scale as scaled
 from ..group_strengths import GroupStrengths
@@ -28,11 +28,6 @@ from ..types import Anchor, Mask, Strength
 from .bank import Bank
 from .roster import Roster
 
-Penalty: TypeAlias = Literal["prox", "grad", "decoupled"]
-"""How the penalty enters the step: as the proximal step in the optimizer's metric, as a part of the gradient, or as the
-euclidean proximal step."""
-
-PENALTIES = ("prox", "grad", "decoupled")
 PEAKS = ("peak_lr", "initial_lr", "max_lr")  # entries of a group: ours, every scheduler's, OneCycleLR's
 _grad, _layout = operator.attrgetter("grad"), operator.attrgetter("layout")
 
@@ -104,15 +99,13 @@ class Penalized(Optimizer):
         backend: str | None,
         model: nn.Module | None,
     ) -> None:
-        if penalty not in PENALTIES:
-            raise bad(ValueError, "penalty", f"{penalty!r} is unknown", f"Use one of {', '.join(map(repr, PENALTIES))}")
+        self._penalty = check_penalty(penalty)
         for g in self.param_groups:
             if g.get("differentiable"):
                 raise bad(
                     ValueError, "differentiable", "a step in place has no derivative",
                     "Use torch.optim's optimizer and put fused_penalty.torch.penalty into the loss",
                 )  # fmt: skip
-        self._penalty = cast(Penalty, penalty)
         self._mask, self._backend, self._origins = mask, requested(backend), Origins(model)
         self._decouple_lr = check_flag("decouple_lr", decouple_lr)
         self._max_grad_norm = (

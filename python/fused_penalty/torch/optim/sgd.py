@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
 
-from ..._core.steps import Step, StepRole
+from ..._core.steps import Penalty, Step, StepRole
 from ..steps import Columns
 from ..types import Anchor, Mask, Strength
 from .bank import Bank
-from .penalized import Gradients, Penalized, Penalty
+from .penalized import Gradients, Penalized
 from .roster import Roster
 
 
