@@ -48,33 +48,23 @@ inline ffi::ErrorOr<Call> check(const Operands& given, bool with_scratch) {
   call.chunk_count = table.count;
 
   Taker results(given.results);
-  const int width = columns(call.op);
-  const auto totals = results.take();
-  if (!totals || !is_matrix(*totals, width, finds_stats(call.op) ? ffi::U32 : ffi::F32))
-    return invalid("totals must be (slots, " + std::to_string(width) + ") of float64 or " +
-                   (finds_stats(call.op) ? "uint32" : "float32"));
-  call.slots = totals->dimensions()[0];
-  call.totals = totals->untyped_data();
-  call.wide_totals = totals->element_type() == ffi::F64;
-  if (call.slots > kMaxSlots) return invalid("more slots than a chunk can name");
+  const Matrix totals = take_totals(results, columns(call.op), finds_stats(call.op) ? ffi::U32 : ffi::F32);
+  call.slots = totals.rows;
+  call.totals = totals.data;
+  call.wide_totals = totals.wide;
   if (!writes(call.op)) {
     const auto one = results.take();
     if (!one || one->element_type() != ffi::F32 || one->element_count() != 1)
       return invalid("the echo must be one float32");
     call.one = static_cast<float*>(one->untyped_data());
   }
-  if (with_scratch) {
-    call.scratch = results.take();
-    if (!call.scratch || call.scratch->element_type() != ffi::U8) return invalid("scratch must be of uint8");
-  }
+  if (with_scratch) call.scratch = take_scratch(results);
 
   Taker args(given.args);
   if (writes(call.op)) {
-    const auto coefficients = args.take();
-    if (!coefficients || !is_matrix(*coefficients, 2, ffi::F32) || coefficients->dimensions()[0] != call.slots)
-      return invalid("coefficients must be (slots, 2) of float32 or float64");
-    call.coefficients = coefficients->untyped_data();
-    call.wide_coefficients = coefficients->element_type() == ffi::F64;
+    const Matrix coefficients = take_coefficients(args, 2, call.slots);
+    call.coefficients = coefficients.data;
+    call.wide_coefficients = coefficients.wide;
   }
   const size_t leaves = given.anchored ? args.left() / 2 : args.left();
   if (given.anchored && (leaves == 0 || args.left() % 2)) return invalid("one anchor for each leaf");

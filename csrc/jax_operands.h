@@ -74,6 +74,43 @@ class Taker {
   size_t next_ = 0;
 };
 
+// The next operand or result as a matrix of so many columns, in float64 or the narrow type; throws
+// std::invalid_argument for anything else.
+struct Matrix {
+  void* data;
+  int64_t rows;
+  bool wide;
+};
+
+template <class Some>
+Matrix take_matrix(Taker<Some>& from, const std::string& name, int64_t columns, ffi::DataType narrow) {
+  const auto found = from.take();
+  if (!found || !is_matrix(*found, columns, narrow))
+    throw std::invalid_argument(name + " must be (slots, " + std::to_string(columns) + ") of float64 or " +
+                                (narrow == ffi::U32 ? "uint32" : "float32"));
+  return {found->untyped_data(), found->dimensions()[0], found->element_type() == ffi::F64};
+}
+
+// The totals: their rows are the slots of the launch.
+inline Matrix take_totals(Taker<ffi::RemainingRets>& results, int64_t columns, ffi::DataType narrow) {
+  const Matrix totals = take_matrix(results, "totals", columns, narrow);
+  if (totals.rows > kMaxSlots) throw std::invalid_argument("more slots than a chunk can name");
+  return totals;
+}
+
+// The coefficients, a row for each slot.
+inline Matrix take_coefficients(Taker<ffi::RemainingArgs>& args, int64_t columns, int64_t slots) {
+  const Matrix coefficients = take_matrix(args, "coefficients", columns, ffi::F32);
+  if (coefficients.rows != slots) throw std::invalid_argument("coefficients must have a row for each slot");
+  return coefficients;
+}
+
+inline ffi::AnyBuffer take_scratch(Taker<ffi::RemainingRets>& results) {
+  const auto scratch = results.take();
+  if (!scratch || scratch->element_type() != ffi::U8) throw std::invalid_argument("scratch must be of uint8");
+  return *scratch;
+}
+
 // The chunks of a table of a launch with so many slots; throws std::invalid_argument. Their content is checked where it
 // can be read: on the CPU.
 struct ChunkRows {

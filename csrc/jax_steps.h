@@ -50,25 +50,16 @@ inline ffi::ErrorOr<StepCall> check(const StepOperands& given, bool with_scratch
   call.chunk_count = table.count;
 
   Taker results(given.results);
-  const auto totals = results.take();
-  if (!totals || !is_matrix(*totals, kStepColumns, ffi::U32))
-    return invalid("totals must be (slots, " + std::to_string(kStepColumns) + ") of float64 or uint32");
-  call.slots = totals->dimensions()[0];
-  call.totals = totals->untyped_data();
-  call.wide_totals = totals->element_type() == ffi::F64;
-  if (call.slots > kMaxSlots) return invalid("more slots than a chunk can name");
-  if (with_scratch) {
-    call.scratch = results.take();
-    if (!call.scratch || call.scratch->element_type() != ffi::U8) return invalid("scratch must be of uint8");
-  }
+  const Matrix totals = take_totals(results, kStepColumns, ffi::U32);
+  call.slots = totals.rows;
+  call.totals = totals.data;
+  call.wide_totals = totals.wide;
+  if (with_scratch) call.scratch = take_scratch(results);
 
   Taker args(given.args);
-  const auto coefficients = args.take();
-  if (!coefficients || !is_matrix(*coefficients, kStepCoefficients, ffi::F32) ||
-      coefficients->dimensions()[0] != call.slots)
-    return invalid("coefficients must be (slots, " + std::to_string(kStepCoefficients) + ") of float32 or float64");
-  call.coefficients = coefficients->untyped_data();
-  call.wide_coefficients = coefficients->element_type() == ffi::F64;
+  const Matrix coefficients = take_coefficients(args, kStepCoefficients, call.slots);
+  call.coefficients = coefficients.data;
+  call.wide_coefficients = coefficients.wide;
 
   struct Array {
     StepRole role;
