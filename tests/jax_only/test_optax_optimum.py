@@ -16,11 +16,11 @@ optax = pytest.importorskip("optax", reason="optax is not installed")
 import jax.numpy as jnp
 
 from fused_penalty.optax import add_penalty_grads, proximal, proximal_adagrad, proximal_adamw, proximal_sgd
-from tests.jax_only.sparse_problems import WEIGHTS, Array, Problem, lasso, logistic_regression
+from tests.jax_only.sparse_problems import WEIGHTS, Array
+from tests.jax_only.sparse_training import PROBLEMS, excess, solved, trained
 
 RATE = 0.01
 ADAM = functools.partial(proximal_adamw, RATE, weight_decay=0.0)
-PROBLEMS = {"lasso": lasso, "logistic": logistic_regression}
 OPTIMIZERS: dict[str, tuple[Any, int]] = {
     "sgd": (functools.partial(proximal_sgd, 0.1), 8000),
     "momentum": (functools.partial(proximal_sgd, 0.02, 0.9), 8000),
@@ -33,36 +33,12 @@ OPTIMIZERS: dict[str, tuple[Any, int]] = {
 }
 
 
-@functools.cache
-def solved(name: str) -> tuple[Problem, Array]:
-    problem = PROBLEMS[name]()
-    return problem, problem.optimum()
+def train(name: str, optimizer: Any, steps: int) -> Array:
+    def step(w: Any, g: Any, state: Any) -> tuple[Any, Any]:
+        updates, state = optimizer.update(g, state, w)
+        return optax.apply_updates(w, updates), state
 
-
-def trained(name: str, optimizer: Any, steps: int) -> Array:
-    problem, _ = solved(name)
-    features, targets = jnp.asarray(problem.features), jnp.asarray(problem.targets)
-
-    def loss(w: Any) -> Any:
-        z = features @ w
-        return jnp.mean((z - targets) ** 2) / 2 if name == "lasso" else jnp.mean(jnp.logaddexp(0, -targets * z))
-
-    @jax.jit
-    def run(w: Any, state: Any) -> Any:
-        def one(carry: Any, _: Any) -> Any:
-            w, state = carry
-            updates, state = optimizer.update(jax.grad(loss)(w), state, w)
-            return (optax.apply_updates(w, updates), state), None
-
-        return jax.lax.scan(one, (w, state), None, length=steps)[0][0]
-
-    w = jnp.asarray(0.1 * np.random.default_rng(1).standard_normal(WEIGHTS))
-    return np.asarray(run(w, optimizer.init(w)))
-
-
-def excess(name: str, w: Array) -> float:
-    problem, best = solved(name)
-    return problem.objective(w) - problem.objective(best)
+    return trained(name, optimizer.init, step, steps)
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +58,7 @@ def test_the_lasso_has_the_zeros_that_it_was_made_with() -> None:
 def test_training_ends_at_the_optimum(name: str, problem: str) -> None:
     make, steps = OPTIMIZERS[name]
     (known, best) = solved(problem)
-    w = trained(problem, make(l1=known.l1, l2=known.l2), steps)
+    w = train(problem, make(l1=known.l1, l2=known.l2), steps)
     np.testing.assert_array_equal(w == 0, best == 0)
     assert abs(excess(problem, w)) < 1e-8
     np.testing.assert_allclose(w, best, atol=1e-4)
@@ -101,7 +77,7 @@ def test_what_does_not_end_there(kind: str, problem: str) -> None:
             optax.sgd(0.02, 0.9), proximal(**strengths, learning_rate=0.02)
         ),
     }[kind]()
-    w = trained(problem, optimizer, 4000)
+    w = train(problem, optimizer, 4000)
     assert excess(problem, w) > 1e-3
     assert np.count_nonzero(w == 0) < 40
 
@@ -111,7 +87,7 @@ def test_euclidean_is_the_chain() -> None:
     strengths = {"l1": known.l1, "l2": known.l2}
     chain = optax.chain(optax.adamw(RATE, weight_decay=0.0), proximal(**strengths, learning_rate=RATE))
     np.testing.assert_array_equal(
-        trained("lasso", ADAM(**strengths, metric="euclidean"), 100), trained("lasso", chain, 100)
+        train("lasso", ADAM(**strengths, metric="euclidean"), 100), train("lasso", chain, 100)
     )
 
 

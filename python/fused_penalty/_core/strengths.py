@@ -93,10 +93,13 @@ def l2_of(l2: Any, weight_decay: Any | None) -> Any:
     if weight_decay is None:
         return l2
     if as_float(l2) != 0:
-        raise bad(
-            ValueError, "weight_decay", "it is given beside l2", "Give one of them: weight_decay=wd is l2 = wd / 2"
-        )
+        raise both_given()
     return WeightDecay(weight_decay)
+
+
+def both_given() -> Exception:
+    """Of l2 and weight_decay."""
+    return bad(ValueError, "weight_decay", "it is given beside l2", "Give one of them: weight_decay=wd is l2 = wd / 2")
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,8 @@ from typing import Any
 
 import jax
 
-from .._core.errors import bad
 from .._core.operations import Op
-from .._core.strengths import WeightDecay
+from .._core.strengths import WeightDecay, both_given
 from ..jax.elastic_net import written
 from ..jax.params import select
 from ..jax.schedules import Schedule, at
@@ -46,9 +45,7 @@ class Penalty:
 
     def __post_init__(self) -> None:
         if self.l2 is not None and self.weight_decay is not None:
-            raise bad(
-                ValueError, "weight_decay", "it is given beside l2", "Give one of them: weight_decay=wd is l2 = wd / 2"
-            )
+            raise both_given()
 
     def init(self, params: PyTree) -> PenaltyState:
         return first(params, self.anchor)
