@@ -127,7 +127,7 @@ TRITON_DEVICES = ("cpu",) if _interpreted() else ("cuda", "xpu")
 def _load_triton() -> Any:
     _native("cpu")  # reads the tensors
     if (TRITON_DEVICES == ("cpu",)) != _interpreted():
-        raise ImportError(f"{INTERPRET} was changed after fused_penalty was imported; set it before")
+        raise ImportError(f"{INTERPRET} was changed after the backends were looked up; set it before the import")
     if importlib.util.find_spec("triton") is None:
         raise ImportError("Triton is not installed; pip install 'triton>=3.6' (PyTorch for GPUs brings it)")
     return _module("torch.backends.triton").LAUNCHER
