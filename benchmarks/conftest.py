@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from benchmarks.harness.measure import FULL
-from benchmarks.models.cases import DTYPES, MODELS, Tree, load
+from benchmarks.models.cases import CALLS, DTYPES, MODELS, SIZES, Tree, load
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # the backends so far; nothing has imported jax yet
 
-ORDER = ("few", *MODELS)
+ORDER = (*CALLS, *SIZES, *MODELS)
 SECONDS_IN_ALL = 260  # of the default run; whatever machine it meets, it ends in time
 _start = time.monotonic()
 _held: dict[tuple[str, str], Tree | str] = {}

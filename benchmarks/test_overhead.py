@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks.contenders import jax as contend_jax
+from benchmarks.contenders import torch as contend_torch
 from benchmarks.contenders import triton as contend_triton
 from benchmarks.contenders.table import EVERYWHERE, Contender, four_per_leaf, one, one_and_one_per_leaf, two
 from benchmarks.harness.measure import cases, measure
@@ -30,6 +31,7 @@ MANY = (
     Contender("overhead", "torch", "ours sums", one, torch_sums, EVERYWHERE),
     Contender("overhead", "torch", "_foreach_norm", two, torch_norms, EVERYWHERE),
 )
+SINGLE = (Contender("overhead", "torch", "ours penalty", one, contend_torch.ours, EVERYWHERE),)
 TRITON = (
     Contender("overhead", "torch", "triton host, same tensors", one, contend_triton.same_tensors, EVERYWHERE),
     Contender("overhead", "torch", "triton host, new addresses", one, contend_triton.new_addresses, EVERYWHERE),
@@ -49,7 +51,8 @@ FEW = (
 @pytest.mark.parametrize(
     ("tree", "row"),
     [
-        *cases(MANY, ("many",), ("float32",)),
+        *cases(MANY, ("some", "many"), ("float32",)),
+        *cases(SINGLE, ("single",), ("float32",)),
         *cases(TRITON, ("gpt2", "many"), ("float32",)),
         *cases(FEW, ("few",), ("float32",)),
     ],

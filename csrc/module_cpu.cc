@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "../kernels/cpu/launch.h"
+#include "../kernels/cpu/pool.h"
 #include "arrays.h"
 #include "jax_cpu.h"
 #include "step_cpu.h"
@@ -46,7 +47,7 @@ void launch(int op_code, const Table& table, const Tensors& x, const Tensors* an
   expect(cpu::supported(isa), "isa", "is an instruction set that this processor lacks");
   const std::vector<void*> writable = out ? writable_addresses(*out) : std::vector<void*>();
   const py::gil_scoped_release unlocked;
-  cpu::CallThreads helpers(threads);
+  cpu::PoolThreads helpers(std::min(threads, cpu::processors()));
   cpu::launch({op, chunks, table.shape(0), x.addresses.data(), anchor ? anchor->addresses.data() : nullptr,
                out ? writable.data() : nullptr, pairs, found.data, found.count},
               helpers, isa);
@@ -94,6 +95,7 @@ PYBIND11_MODULE(_cpu, m) {
       .def("shared", &Tensors::shared, py::arg("others"))
       .def_readonly("devices", &Tensors::devices)
       .def_readonly("irregular", &Tensors::irregular)
+      .def_readonly("empty", &Tensors::empty)
       .def_readonly("permuted", &Tensors::permuted);
 
   m.def("launch", &launch, py::arg("op"), py::arg("table"), py::arg("x"), py::arg("anchor").none(true),

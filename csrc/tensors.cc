@@ -133,6 +133,7 @@ Tensors::Tensors(const py::list& list, const Tensors* like) : held_(list) {
     const auto dtype = dtype_of(t.dtype);
     const int64_t size = element_count(t);
     if (!dtype || (size && !t.data)) throw py::type_error("not a tensor that the kernels can read");
+    if (!size) empty.push_back(static_cast<int64_t>(addresses.size()));
     if (size && !is_row_major(t))
       (is_dense(t) ? permuted : irregular).push_back(static_cast<int64_t>(addresses.size()));
     const std::pair<int, int> device{t.device.device_type, t.device.device_id};

@@ -50,6 +50,8 @@ class Tensors {
   std::vector<std::pair<int, int>> devices;
   // Tensors with gaps or overlaps in memory: a flat walk over their addresses would be wrong.
   std::vector<int64_t> irregular;
+  // Tensors without elements.
+  std::vector<int64_t> empty;
   // Dense tensors whose elements are not in row-major order.
   std::vector<int64_t> permuted;
 

@@ -49,7 +49,8 @@ static constexpr F subgradient(F d, S a, S b, bool has_l1, bool has_l2) {
 // d limited to [-t, t]. d - clip(d, t) is the soft threshold: exactly 0 within the limits, NaN for NaN.
 template <class F>
 static constexpr F within(F d, F t) {
-  return d > t ? t : (d < -t ? -t : d);
+  const F below = d > t ? t : d;  // so written, both are an instruction of their own on x86
+  return below < -t ? -t : below;
 }
 template <class F, class S>
 static constexpr F clip(F d, S t) {

@@ -14,7 +14,7 @@ from benchmarks.contenders import jax as contend_jax
 from benchmarks.contenders import jax_optimizers as contend_jax_optimizers
 from benchmarks.contenders import optimizers as contend_optimizers
 from benchmarks.contenders import torch as contend_torch
-from benchmarks.models.cases import DTYPES, MODELS, Tree
+from benchmarks.models.cases import CALLS, DTYPES, MODELS, Tree
 
 Call = Callable[[], object]
 Launches = Callable[[int], int]
@@ -54,7 +54,7 @@ def at(float32: str, bfloat16: str) -> frozenset[tuple[str, str]]:
 
 
 # The default run: ours everywhere; peers where the project compares itself; what compiles for long, once.
-EVERYWHERE = at(" ".join((*MODELS, "few")), " ".join(MODELS))
+EVERYWHERE = at(" ".join((*MODELS, *CALLS)), " ".join(MODELS))
 PEERS = at(" ".join(MODELS), "gpt2 minilm many")
 GRADIENTS = at("gpt2 resnet50 minilm many", "gpt2")
 NOT_MANY = frozenset(case for case in EVERYWHERE if case[0] != "many")  # minutes to compile 2,000 leaves

@@ -20,10 +20,17 @@ if TYPE_CHECKING:
 Leaves = dict[str, np.ndarray]
 MODELS = ("gpt2", "resnet50", "many", "minilm", "vit-b16", "huge")
 DTYPES = ("float32", "bfloat16")
+SIZES = {f"{mib} MiB": mib << 20 for mib in (1, 4, 16, 64, 256)}  # bytes of one leaf
 L1, L2 = 1e-5, 1e-4  # the strengths of every case
 RATE = 1e-3  # and the learning rate of every step
 MAX_NORM = 1.0  # to which gradients are clipped
-SHAPES = trees.MODELS | {"few": {f"leaf{i}": (256,) for i in range(300)}}  # `few`: what one eager call costs
+# What one call costs: `single`, `few` and `some`.
+CALLS: dict[str, trees.Shapes] = {
+    "single": {"leaf": (1000,)},
+    "some": {f"leaf{i}": (256,) for i in range(148)},
+    "few": {f"leaf{i}": (256,) for i in range(300)},
+}
+SHAPES = trees.MODELS | CALLS
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,9 @@ def load(model: str, dtype: str, values: Callable[[trees.Shapes], Leaves] = tree
         if found is None:
             return reason
         leaves = found
+    elif model in SIZES:
+        width = 2 if dtype == "bfloat16" else 4
+        leaves = constant({"leaf": (SIZES[model] // width,)})
     else:
         leaves = values(SHAPES[model])
     if dtype == "bfloat16":

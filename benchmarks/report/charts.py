@@ -1,4 +1,4 @@
-"""Two pictures of the results: forward bandwidth against the read limit, and the whole step."""
+"""The pictures of the results: forward bandwidth against the read limit, the whole step, the sizes of one leaf."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from matplotlib.axes import Axes
 
 from benchmarks.harness.results import Key, Result
 from benchmarks.models.cases import DTYPES, MODELS
+from benchmarks.report import sizes
+from benchmarks.report.sizes import OURS, PEER
 
-OURS, PEER, LIMIT = "#1b7f5c", "#a9b4c2", "#c0392b"
+LIMIT = "#c0392b"
 HALO = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # keeps a number readable on the line
 
 
@@ -19,6 +21,7 @@ def draw(results: dict[Key, Result], folder: Path, machine: str) -> list[Path]:
     plt.switch_backend("Agg")  # no display is needed
     drawn = [_forward(results, dtype, folder / f"forward_{dtype}.png", machine) for dtype in DTYPES]
     drawn.append(_step(results, folder / "step.png", machine))
+    drawn.append(sizes.draw(results, folder / "sizes.png", machine))
     return [file for file in drawn if file]
 
 

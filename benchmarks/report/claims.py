@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from benchmarks.contenders.sizes import PAIRS
 from benchmarks.harness.results import Key, Result
 from benchmarks.models.cases import DTYPES
+from benchmarks.report.sizes import scaling, share
 
 Number = float | None
 F32, BF16 = DTYPES
+_READ = {"4 MiB": 0.65, "16 MiB": 0.75, "64 MiB": 0.85, "256 MiB": 0.9}
+_IN_PLACE = {"16 MiB": 0.6, "64 MiB": 0.8, "256 MiB": 0.9}
+_SHARES = (
+    ("ours sums", F32, _READ), ("ours sums", BF16, _READ), ("ours prox_", F32, _IN_PLACE),
+    ("ours add_grad_", F32, _IN_PLACE),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -81,8 +89,12 @@ def claims(results: dict[Key, Result]) -> list[Claim]:
         Claim("  beside it: naive", temporary("naive"), " MiB"),
         Claim("JAX eager value_and_grad, 300 leaves",
               ms("overhead", "jax", "ours eager value_and_grad", "few"), " ms", most=40),
-        Claim("torch sums without grad, 2,000 leaves: a call",
-              ms("overhead", "torch", "ours sums", "many"), " ms", most=1),
+        Claim("torch penalty without grad, one leaf of 1,000: a call",
+              ms("overhead", "torch", "ours penalty", "single"), " ms", most=0.012),
+        Claim("torch sums without grad, 148 leaves of 256: a call",
+              ms("overhead", "torch", "ours sums", "some"), " ms", most=0.04),
+        Claim("torch sums without grad, 2,000 leaves of 256: a call",
+              ms("overhead", "torch", "ours sums", "many"), " ms", most=0.35),
         Claim("torch triton sums, 2,000 unchanged tensors: the host before the launch",
               ms("overhead", "torch", "triton host, same tensors", "many"), " ms", most=1),
         Claim("  beside it: new addresses", ms("overhead", "torch", "triton host, new addresses", "many"), " ms"),
@@ -126,6 +138,11 @@ def claims(results: dict[Key, Result]) -> list[Claim]:
         Claim("  beside it: optax's without", _over(ms("first optimizer", "jax", "SGD optax", "many"), 1e3), " s"),
         Claim("  later calls", ms("optimizer", "jax", "SGD ours", "many"), " ms", most=2),
         Claim("  beside it: optax's without", ms("optimizer", "jax", "SGD optax", "many"), " ms"),
+        *(Claim(f"torch {name}, one leaf of {size} in {dtype}, all threads: share of {PAIRS[name]}",
+                share(results, name, "all threads", size, dtype), "", least=least)
+          for name, dtype, bounds in _SHARES for size, least in bounds.items()),
+        Claim("torch sums, one leaf of 4 MiB: all threads over one", scaling(results, "ours sums", "4 MiB", F32),
+              least=1.4),
         Claim("torch forward, gpt2: bfloat16 over our float32, elements/s", narrower("torch", "ours"), least=1.5),
         Claim("JAX forward, gpt2: bfloat16 over our float32, elements/s", narrower("jax", "ours jit"), least=1.5),
         *(Claim(f"relative error on every tree, {dtype}", _worst(results, dtype), "", most=1e-6, timed=False)

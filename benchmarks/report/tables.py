@@ -12,7 +12,8 @@ from rich.table import Table
 from benchmarks.contenders.table import NAIVE
 from benchmarks.harness.machine import QUIET
 from benchmarks.harness.results import Key, Result
-from benchmarks.models.cases import DTYPES, MODELS
+from benchmarks.models.cases import CALLS, DTYPES, MODELS
+from benchmarks.report import sizes
 from benchmarks.report.claims import Claim
 
 WIDTH = 132
@@ -43,6 +44,8 @@ The step's times are the best of its runs."""
 
 def show(console: Console, results: dict[Key, Result], found: list[Claim], machine: dict[str, Any], full: bool) -> None:
     console.print(_times(results, machine, full))
+    if (by_size := sizes.table(results, STYLE)) is not None:
+        console.print(by_size)
     console.print(_claims(found, machine["cores_used_by_others"]))
 
 
@@ -62,7 +65,7 @@ def _times(results: dict[Key, Result], machine: dict[str, Any], full: bool) -> T
             continue
         table.add_section()
         table.add_row(f"[bold]{heading}")
-        for model in (*MODELS, "few"):
+        for model in (*MODELS, *CALLS):
             rows = [r for r in results.values() if (r.verb, r.model) == (verb, model)]
             for cells in _block(results, verb, model, rows):
                 table.add_row(*cells)

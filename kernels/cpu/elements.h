@@ -2,6 +2,7 @@
 // compiles its own copy, and the linker must not merge them.
 #pragma once
 
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -95,12 +96,13 @@ inline void store_words(void* p, Words v) {
 }
 #endif
 
-inline Floats load(const BFloat16* p) { return bit_cast<Floats>(load_words(p) << 16); }
-inline void store(BFloat16* p, Floats v) {
+// A bfloat16 in the high half of each word, rounded to nearest, ties to even; the low halves are to be ignored.
+inline Words rounded(Floats v) {
   const Words bits = bit_cast<Words>(v);
-  const Words rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;  // to nearest, ties to even
-  store_words(p, v != v ? (bits >> 16) | 0x40 : rounded);
+  return v != v ? bits | 0x400000 : bits + 0x7fff + ((bits >> 16) & 1);
 }
+inline Floats load(const BFloat16* p) { return bit_cast<Floats>(load_words(p) << 16); }
+inline void store(BFloat16* p, Floats v) { store_words(p, rounded(v) >> 16); }
 
 #if defined(__AVX512F__)
 inline Floats load(const Half* p) { return bit_cast<Floats>(_mm512_cvtph_ps(load_bits<__m256i>(p))); }
@@ -129,6 +131,30 @@ inline void store(Half* p, Floats v) {
   store_words(p, half | (bits >> 16 & 0x8000));
 }
 #endif
+
+// The elements of two registers, in whatever order is quickest: the same for every array of a type.
+template <class T>
+using Pair = std::array<Register<T>, 2>;
+
+template <class T>
+inline Pair<T> load_pair(const T* p) {
+  return {load(p), load(p + sizeof(Register<T>) / sizeof(load(p)[0]))};
+}
+template <class T>
+inline void store_pair(T* p, const Pair<T>& v) {
+  store(p, v[0]);
+  store(p + sizeof v[0] / sizeof v[0][0], v[1]);
+}
+
+// Elements with even and with odd index: what lies in one word needs no shuffle.
+inline Pair<BFloat16> load_pair(const BFloat16* p) {
+  const auto words = load_bits<Words>(p);
+  return {bit_cast<Floats>(words << 16), bit_cast<Floats>(words & 0xffff0000u)};
+}
+inline void store_pair(BFloat16* p, const Pair<BFloat16>& v) {
+  const Words words = rounded(v[0]) >> 16 | (rounded(v[1]) & 0xffff0000u);
+  std::memcpy(p, &words, sizeof words);
+}
 
 // |v| by its bits: one instruction, where a comparison takes three.
 inline Floats absolute(Floats v) { return bit_cast<Floats>(bit_cast<Words>(v) & 0x7fffffffu); }

@@ -3,6 +3,7 @@ set(FUSED_PENALTY_CPU_DIR ${CMAKE_CURRENT_LIST_DIR})
 add_library(fused_penalty_cpu STATIC
   ${FUSED_PENALTY_CPU_DIR}/isa.cc
   ${FUSED_PENALTY_CPU_DIR}/launch.cc
+  ${FUSED_PENALTY_CPU_DIR}/pool.cc
   ${FUSED_PENALTY_CPU_DIR}/walk_portable.cc)
 add_library(fused_penalty_cpu_steps STATIC EXCLUDE_FROM_ALL
   ${FUSED_PENALTY_CPU_DIR}/step_isa.cc

@@ -15,7 +15,7 @@ struct ChunkTable {
   int64_t count, slots;
 };
 
-constexpr int64_t kElementsPerThread = 512 * 1024;  // below this a helper costs more than it saves
+constexpr int64_t kElementsPerThread = 128 * 1024;  // below this a helper costs more than it saves
 
 // `each(chunk)` gives a Partial; totals (slots, width) are written, and `merge(column, a, b)` makes one of two parts.
 template <class Partial, class Each, class Merge>
@@ -26,7 +26,8 @@ void over_chunks(const ChunkTable& table, int width, double* totals, Helpers& po
 
   int64_t elements = 0;
   for (int64_t i = 0; i < table.count; ++i) elements += table.chunks[i].length();
-  const int64_t helpers = std::min<int64_t>(pool.available(), elements / kElementsPerThread - 1);
+  int64_t helpers = elements / kElementsPerThread - 1;
+  if (helpers > 0) helpers = std::min<int64_t>(helpers, pool.available());
   if (helpers > 0) {
     for_each(table.count, static_cast<int>(helpers), pool, body);
   } else {

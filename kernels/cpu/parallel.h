@@ -1,21 +1,17 @@
-// Runs body(0) ... body(n - 1) on the calling thread and some helpers. Where helpers come from differs:
-// threads started for this call, or a pool that the framework owns.
-//
-// There is no pool of our own and no OpenMP: a pool's threads do not exist in a forked child, which then
-// waits for ever. Starting a thread costs some 20 microseconds, so small work gets no helper.
+// Runs body(0) ... body(n - 1) on the calling thread and some helpers. Where helpers come from differs: our own pool
+// (pool.h), or one that the framework owns.
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <exception>
 #include <functional>
 #include <memory>
 #include <mutex>
-#include <thread>
 #include <type_traits>
 #include <utility>
-#include <vector>
 
 namespace fused_penalty::cpu {
 
@@ -29,20 +25,21 @@ class Helpers {
   virtual void start(Task) = 0;
 };
 
-// Threads that live as long as this object.
-class CallThreads final : public Helpers {
- public:
-  explicit CallThreads(int threads) : available_(threads - 1) {}
-  ~CallThreads() override {
-    for (auto& t : threads_) t.join();
+// Waits for what is about to happen, awake: going to sleep and being woken takes longer. Returns whether it has
+// happened.
+template <class Condition>
+bool comes_soon(const Condition& condition) {
+  const auto patience = std::chrono::microseconds(30);
+  for (const auto start = std::chrono::steady_clock::now();;) {
+    for (int i = 0; i < 64; ++i) {
+      if (condition()) return true;
+#if defined(__x86_64__)
+      __builtin_ia32_pause();
+#endif
+    }
+    if (std::chrono::steady_clock::now() - start > patience) return false;
   }
-  int available() const override { return available_; }
-  void start(Task task) override { threads_.emplace_back(std::move(task)); }
-
- private:
-  int available_;
-  std::vector<std::thread> threads_;
-};
+}
 
 // The caller works too and waits only for indices that somebody has taken, never for a helper to
 // start: a busy pool makes the call slower, not stuck. A helper that starts after the end finds no
@@ -72,8 +69,10 @@ void for_each(int64_t n, int helpers, Helpers& pool, const Body& body) {
   } catch (const std::exception&) {  // no thread or no memory: those that have started do the work, and the caller
   }
   work();
+  const auto all_done = [&] { return state->done.load() == n; };
+  if (comes_soon(all_done)) return;
   std::unique_lock<std::mutex> lock(state->mutex);
-  state->finished.wait(lock, [&] { return state->done.load() == n; });
+  state->finished.wait(lock, all_done);
 }
 
 }  // namespace fused_penalty::cpu

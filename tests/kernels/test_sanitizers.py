@@ -47,8 +47,8 @@ def run(program: Path, mode: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*prefix, str(program), mode], capture_output=True, text=True, timeout=300)
 
 
-CLEAN = [("address", mode) for mode in ("values", "threads", "failing")]
-CLEAN += [("thread", mode) for mode in ("threads", "failing")]
+CLEAN = [("address", mode) for mode in ("values", "threads", "forks", "failing")]
+CLEAN += [("thread", mode) for mode in ("threads", "forks", "failing")]
 
 
 @pytest.mark.parametrize(("sanitizer", "mode"), CLEAN)

@@ -32,7 +32,8 @@ def check_strength(
     Raises TypeError or ValueError for anything else.
     """
     remedy = "Use a finite float >= 0, a 0-d array of the same framework, a tree of these, by_path or by_leaf"
-    if is_device(value):
+    usual = type(value) is float
+    if not usual and is_device(value):
         if value.ndim != 0:
             raise bad(
                 ValueError, argument, f"an array of shape {tuple(value.shape)}",
@@ -41,7 +42,7 @@ def check_strength(
         if "bool" in str(value.dtype) or "complex" in str(value.dtype):
             raise bad(TypeError, argument, f"an array of dtype {value.dtype}", remedy, path=path)
         return value if admit is None else admit(argument, value, path)
-    if type(value) is not float:  # otherwise it is the common case, done quickly
+    if not usual:
         if isinstance(value, np.ndarray) and value.ndim:
             raise bad(
                 ValueError, argument, f"an array of shape {value.shape}",
@@ -180,6 +181,8 @@ def resolve_strengths(
     admit: Admit | None = None,
 ) -> list[Any]:
     """Checked strengths: one for each selected leaf, in order, or a single one for all."""
+    if type(value) is float:  # the usual case, before tests for abstract types
+        return [check_strength(argument, value, is_device, admit=admit)]
     if isinstance(value, WeightDecay):
         decays = resolve_strengths("weight_decay", value.value, about, selected, is_device, broadcast, admit=admit)
         return [decay / 2 for decay in decays]

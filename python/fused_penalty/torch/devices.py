@@ -15,7 +15,7 @@ from .params import Selection
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Part:
     """The leaves of one device."""
 

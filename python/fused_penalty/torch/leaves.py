@@ -127,6 +127,8 @@ def _numbers(n: int) -> tuple[str, ...]:
 
 def flatten(params: Params, argument: str = "params") -> Leaves:
     """Modules give their parameters (not buffers), mappings nest, lists give positions as names."""
+    if type(params) is list:  # the usual case, without three tests for abstract types
+        return _listed(params, argument)
     if isinstance(params, nn.Module):
         module = params
         named = dict(module.named_parameters())
@@ -145,6 +147,10 @@ def flatten(params: Params, argument: str = "params") -> Leaves:
             TypeError, argument, f"{describe(params)} holds no parameters",
             "Give an nn.Module, an iterable of tensors or of (name, tensor) pairs, or a mapping",
         )  # fmt: skip
+    return _listed(params, argument)
+
+
+def _listed(params: Iterable[Any], argument: str) -> Leaves:
     items = list(params)
     if items and all(isinstance(x, tuple) and len(x) == 2 and isinstance(x[0], str) for x in items):
         names = list(unique(argument, items))

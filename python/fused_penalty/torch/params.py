@@ -16,7 +16,7 @@ from .leaves import Leaves, flatten
 from .modes import is_plain, tell_compiler
 from .pairing import anchors_of, prefix_tree
 from .scalars import admit, is_tensor
-from .survey import SUPPORTED, WRITABLE, Survey, Tensors, check_leaves, check_memory, look, read_natively
+from .survey import SUPPORTED, WRITABLE, Survey, Surveyed, Tensors, check_leaves, check_memory, look, read_natively
 from .types import Anchor, Mask, Params, Strength
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Selection:
     """The flattened params, and what a call needs of those leaves that are selected."""
 
@@ -78,18 +78,18 @@ def select(
     """Flatten, mask and check; nothing is computed yet."""
     tell_compiler()
     flat = flatten(params)
-    selected = [True] * len(flat.tensors)
+    about, selected = flat.about(), [True] * len(flat.tensors)
 
     def broadcast(argument: str, tree: Any) -> list[Any] | None:
         return prefix_tree(argument, tree, flat)
 
     if mask is not None:
         tree = mask(params) if callable(mask) and not isinstance(mask, nn.Module) else mask
-        selected = resolve_mask(tree, flat.about(), selected, broadcast)
+        selected = resolve_mask(tree, about, selected, broadcast)
     if _skips(frozen):
         selected = [keep and not _is_frozen_leaf(t) for keep, t in zip(selected, flat.tensors, strict=True)]
     index: Sequence[int] = range(len(selected))
-    if not all(selected):
+    if False in selected:
         index = [i for i, keep in enumerate(selected) if keep]
     leaves = flat.tensors if len(index) == len(selected) else [flat.tensors[i] for i in index]
     survey = read_natively(leaves)
@@ -97,7 +97,7 @@ def select(
         check_leaves(leaves, _names(flat, index))
 
     strengths = [
-        resolve_strengths(name, value, flat.about(), selected, is_tensor, broadcast, admit=admit)
+        resolve_strengths(name, value, about, selected, is_tensor, broadcast, admit=admit)
         for name, value in (("l1", l1), ("l2", l2))
     ]
     anchors = anchors_of(anchor, flat, index, leaves)
@@ -133,6 +133,8 @@ def _selection(
         check_memory(leaves, names, argument)
         check_memory(anchors, names[: len(anchors)], "anchor")
         survey = look(leaves)
+    elif survey[2] is not None:
+        leaves = Surveyed(leaves, survey[2])
     return Selection(flat, index, leaves, anchors, groups, survey[0], survey[1], shards, survey[2], argument)
 
 

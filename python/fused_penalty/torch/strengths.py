@@ -78,11 +78,12 @@ def is_step(l1: Tensor, l2: Tensor, length: float | Tensor) -> Tensor:
 
 def combine(s: Selection, total: Tensor) -> Tensor:
     """Σ_i ( l1_i·S_i0 + l2_i·S_i1 ) in float64; a zero strength removes its term even if S is not finite."""
-    value = total.new_zeros(())
+    parts = []
     for k, strengths in enumerate((s.groups.l1, s.groups.l2)):
-        if len(strengths) == 1 and isinstance(strengths[0], float):
-            if strengths[0] != 0:
-                value = value + strengths[0] * total[:, k].sum()
-        else:
-            value = value + core.scale(per_leaf(s, k), total[:, k]).sum()
-    return value
+        if len(strengths) > 1 or not isinstance(strengths[0], float):
+            parts.append(core.scale(per_leaf(s, k), total[:, k]).sum())
+        elif strengths[0] != 0:
+            parts.append(strengths[0] * total[:, k].sum())
+    if len(parts) == 2:
+        return parts[0] + parts[1]
+    return parts[0] if parts else total.new_zeros(())

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +18,15 @@ try:
     from .._cpu import Tensors
 except ImportError:  # not built; fused_penalty.backends() says so
     Tensors = None  # type: ignore[assignment, misc]
+
+
+class Surveyed(list):
+    """Tensors that the native reader has read already: `read` is good while the list is as it was made."""
+
+    def __init__(self, tensors: Iterable[Any], read: Any) -> None:
+        super().__init__(tensors)
+        self.read = read
+
 
 SUPPORTED, WRITABLE = (frozenset(getattr(torch, name) for name in names) for names in (dtypes.DTYPES, dtypes.WRITABLE))
 
@@ -42,8 +50,7 @@ def read_natively(leaves: list[Any]) -> Survey | None:
 def _may_stand_in(leaves: list[Any], read: Any) -> bool:
     """Whether one of the leaves stands in for values that are elsewhere. Most of those are empty, so only empty leaves
     are checked."""
-    empty = np.flatnonzero(np.frombuffer(read.layout, np.uint64) >> np.uint64(dtypes.BITS) == 0)
-    if any(_stands_in(leaves[i]) for i in empty):
+    if any(_stands_in(leaves[i]) for i in read.empty):
         return True
     # FSDP1's views are not empty, so all leaves are checked, but only where there can be any: it needs a process group.
     fsdp1 = "torch.distributed.fsdp._flat_param" in sys.modules and torch.distributed.is_initialized()

@@ -13,6 +13,7 @@ from ... import _cpu
 from ..._core.errors import bad
 from ..._core.operations import Op, Role
 from ..._core.plan import BOTH
+from ..survey import Surveyed
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,8 @@ class Held:
     @staticmethod
     def of(tensors: Sequence[Tensor | None], like: Held | None = None) -> Held:
         """Read the tensors; None for an absent one, which needs `like`: it then has the size that `like` has there."""
+        if isinstance(tensors, Surveyed):
+            return Held(tensors, tensors.read)
         return Held(tensors, _cpu.Tensors(tensors) if like is None else _cpu.Tensors(tensors, like=like.read))
 
 
