@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import math
 import sys
-from collections import deque
-from collections.abc import ItemsView, Iterator, Mapping, MappingView
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from ._core.containers import walk
-from ._core.errors import bad, describe
+from ._core import rule_configs
+from ._core.errors import describe
 from ._core.rules import Rule
 from ._core.strengths import as_float, check_strength
+from .parameters import Pairs, framework_of, keras_3, listed, step_into
 
 Strength: TypeAlias = float | np.number | np.ndarray | Rule
 """l1 or l2: a number >= 0, or a rule. Not an array of a framework, so that a regularizer can be hashed."""
@@ -53,7 +51,11 @@ class L1L2:
       TypeError, ValueError: A strength, weight or reduction is not valid; when called, as in `penalty`.
       KeyError, IndexError, AttributeError: When called with parameters that have no `on`.
 
-    Source: `treex.regularizers.L1L2`, `keras.regularizers.L1L2`. Unlike treex, sign(0) = 0 in the gradient.
+    In Keras 3, on JAX or PyTorch, it is a `kernel_regularizer=` like Keras' own, takes Variables, and for a Model its
+    trainable variables; `fused_penalty.keras` makes one launch of a whole model's.
+
+    Source: `treex.regularizers.L1L2`, `keras.regularizers.L1L2`. Unlike treex, and Keras on JAX, sign(0) = 0 in the
+      gradient.
 
     Example:
       >>> import jax.numpy as jnp
@@ -98,10 +100,15 @@ class L1L2:
 
     def __call__(self, parameters: Params) -> Value:
         """Compute the penalty of `parameters`: a 0-d array of their framework, or 0.0 if there is no leaf."""
-        parameters = _listed(parameters)
+        parameters = listed(parameters)
         for key in self.on or ():
-            parameters = _listed(_step_into(parameters, key))
-        framework = _framework_of(parameters)
+            parameters = listed(step_into(parameters, key))
+        framework = framework_of(parameters)
+        if framework == "keras":
+            from . import keras
+
+            parameters = keras.params(parameters)
+            framework = framework_of(parameters)
         if framework is None:
             return 0.0
         value: Any
@@ -112,13 +119,18 @@ class L1L2:
         else:
             from . import jax
 
-            if isinstance(parameters, _Pairs):  # to JAX a name is one more leaf
+            if isinstance(parameters, Pairs):  # to JAX a name is one more leaf
                 parameters = dict(parameters)
             value = jax.penalty(parameters, self.l1, self.l2)
         return value if self.weight is None else value * self.weight
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments, for `from_config`."""
+        """Return the constructor's arguments, for `from_config`: plain data, unless a rule holds functions or types."""
+        if keras_3() is not None:
+            from . import keras  # noqa: F401  who saves a model asks this, and must know the class
+        return {name: rule_configs.to_config(value) for name, value in self._arguments().items()}
+
+    def _arguments(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     @classmethod
@@ -130,12 +142,12 @@ class L1L2:
           >>> fp.L1.from_config(fp.L1(0.1).get_config()) == fp.L1(0.1)
           True
         """
-        return cls(**config)
+        return cls(**{name: rule_configs.from_config(value) for name, value in config.items()})
 
     def __repr__(self) -> str:
         # Strengths always; of the rest what differs from the default.
         quiet = {"reduction": None, "weight": None, "on": None, "name": self._default_name()}
-        shown = ((k, v) for k, v in self.get_config().items() if k not in quiet or quiet[k] != v)
+        shown = ((k, v) for k, v in self._arguments().items() if k not in quiet or quiet[k] != v)
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in shown)})"
 
 
@@ -151,10 +163,10 @@ class _OneTerm(L1L2):
         rest[self._term] = _strength(name, value, default=0.01)
         L1L2.__init__(self, **rest)
 
-    def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        strength = {"l": config[self._term]}
-        return strength | {k: v for k, v in config.items() if k not in ("l1", "l2")}
+    def _arguments(self) -> dict[str, Any]:
+        arguments = super()._arguments()
+        strength = {"l": arguments[self._term]}
+        return strength | {k: v for k, v in arguments.items() if k not in ("l1", "l2")}
 
 
 class L1(_OneTerm):
@@ -251,43 +263,3 @@ def _weight(value: Any) -> float | None:
             f"Invalid value for argument weight: expected a finite float. Received: weight={describe(value)}"
         )
     return number
-
-
-class _Pairs(list):
-    """What the `items()` of a mapping held."""
-
-
-def _listed(parameters: Any) -> Any:
-    """Parameters that can be read only once or not by index (iterators, views of mappings, deques) as a list."""
-    if isinstance(parameters, ItemsView):
-        return _Pairs(parameters)
-    read_once: Any = (Iterator, MappingView, deque)
-    return list(parameters) if isinstance(parameters, read_once) else parameters
-
-
-def _step_into(parameters: Any, key: Any) -> Any:
-    if hasattr(parameters, "__getitem__") and not (isinstance(key, str) and isinstance(parameters, (list, tuple))):
-        return parameters[key]
-    if not isinstance(key, str):
-        raise TypeError(f"on: {describe(key)} cannot index {describe(parameters)}. Use the name of an attribute")
-    return getattr(parameters, key)
-
-
-def _framework_of(parameters: Any) -> str | None:
-    """ "torch" or "jax"; None if there are no leaves. Does not import a framework just to check."""
-    torch = sys.modules.get("torch")
-    empty = True
-    for _, leaf in walk("parameters", parameters):
-        empty = False
-        if torch is not None and isinstance(leaf, (torch.Tensor, torch.nn.Module)):
-            return "torch"
-    if empty:
-        return None
-    if importlib.util.find_spec("jax") is None:
-        raise bad(
-            TypeError, "parameters", f"{describe(parameters)} holds no torch tensor, and JAX is not installed",
-            "Give an nn.Module, a mapping or an iterable of tensors",
-        )  # fmt: skip
-    import jax
-
-    return "jax" if jax.tree.leaves(parameters) else None

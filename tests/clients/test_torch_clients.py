@@ -1,10 +1,9 @@
-"""Lightning, the HF Trainer, accelerate, timm and skorch: a short training run each, equal to its naive twin."""
+"""accelerate, timm and skorch: a short training run each, equal to its naive twin."""
 
 from __future__ import annotations
 
 import copy
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,118 +11,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-from fused_penalty.torch import add_grad_, attach, penalty
+from fused_penalty.torch import attach, penalty
 
+from .small import X, Y, data_loss, naive_run, same, small
 from .twins import L1, L2, RATE, STEPS, naive_torch
-
-GENERATOR = torch.Generator().manual_seed(0)
-X = torch.randn(16, 3, generator=GENERATOR)
-Y = X @ torch.tensor([[1.0], [0.0], [-1.0]])
-
-
-def small() -> torch.nn.Module:
-    torch.manual_seed(0)
-    return torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
-
-
-def data_loss(model: Any) -> torch.Tensor:
-    return (model(X) - Y).square().mean()
-
-
-def naive_run(clip: float | None = None) -> torch.nn.Module:
-    """The loop as it is written by hand."""
-    model = small()
-    optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
-    for _ in range(STEPS):
-        optimizer.zero_grad()
-        (data_loss(model) + naive_torch(model.parameters())).backward()
-        if clip is not None:
-            torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
-        optimizer.step()
-    return model
-
-
-def same(found: Any, expected: Any) -> None:
-    for (name, p), (_, q) in zip(found.named_parameters(), expected.named_parameters(), strict=True):
-        torch.testing.assert_close(p, q, rtol=2e-5, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
-
-
-@pytest.mark.parametrize("how", ["loss", "attach", "callback"])
-def test_lightning(how: str, tmp_path: Path) -> None:
-    """A callback before the optimizer's step comes before clipping, as a penalty in the loss does."""
-    pl = pytest.importorskip("lightning.pytorch", reason="lightning is not installed (make clients)")
-    clip = None if how == "attach" else 0.1
-
-    class Model(pl.LightningModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = small()
-
-        def training_step(self, batch: Any, _: int) -> torch.Tensor:
-            loss = data_loss(self.net)
-            return loss + penalty(self.net, L1, L2) if how == "loss" else loss
-
-        def configure_optimizers(self) -> Any:
-            optimizer = torch.optim.SGD(self.parameters(), lr=RATE)
-            if how == "attach":
-                attach(optimizer, L1, L2)
-            return optimizer
-
-    class Penalty(pl.Callback):
-        def on_before_optimizer_step(self, trainer: Any, module: Any, optimizer: Any) -> None:
-            if how == "callback":
-                add_grad_(module.net, L1, L2)
-
-    quiet = {f"enable_{what}": False for what in ("checkpointing", "progress_bar", "model_summary")}
-    trainer = pl.Trainer(
-        max_epochs=STEPS, accelerator="cpu", gradient_clip_val=clip, callbacks=[Penalty()],
-        default_root_dir=tmp_path, logger=False, **quiet,
-    )  # fmt: skip
-    model = Model()
-    trainer.fit(model, torch.utils.data.DataLoader([0], batch_size=1))
-    same(model.net, naive_run(clip))
-
-
-@pytest.mark.parametrize("how", ["compute_loss", "callback"])
-def test_hf_trainer(how: str, tmp_path: Path) -> None:
-    """A tiny GPT-2 with tied embeddings, which count once. The callback adds the gradient once for each step, however
-    many batches it accumulates."""
-    hf = pytest.importorskip("transformers", reason="transformers is not installed (make clients)")
-    pytest.importorskip("accelerate", reason="accelerate is not installed (make clients)")
-    batches = 1 if how == "compute_loss" else 2
-    tokens = torch.randint(0, 32, (4 * batches, 8), generator=torch.Generator().manual_seed(1))
-    data = [{"input_ids": t, "labels": t} for t in tokens]
-
-    def run(of: str) -> Any:
-        torch.manual_seed(0)
-        config = hf.GPT2Config(
-            vocab_size=32, n_positions=8, n_embd=16, n_layer=1, n_head=2, resid_pdrop=0.0, embd_pdrop=0.0,
-            attn_pdrop=0.0, bos_token_id=0, eos_token_id=1,
-        )  # fmt: skip
-        model = hf.GPT2LMHeadModel(config)
-
-        class Trainer(hf.Trainer):
-            def compute_loss(self, model: Any, inputs: Any, **kw: Any) -> Any:
-                loss = super().compute_loss(model, inputs, **kw)
-                if of == "naive":
-                    return loss + naive_torch(model.parameters()) / batches
-                return loss + penalty(model, L1, L2) if of == "compute_loss" else loss
-
-        class Penalty(hf.TrainerCallback):
-            def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kw: Any) -> None:
-                if of == "callback":
-                    add_grad_(model, L1, L2)
-
-        arguments = hf.TrainingArguments(
-            output_dir=str(tmp_path / of), max_steps=STEPS, per_device_train_batch_size=4, learning_rate=1e-2,
-            gradient_accumulation_steps=batches, max_grad_norm=0.0, lr_scheduler_type="constant", optim="sgd",
-            report_to=[], save_strategy="no", use_cpu=True, disable_tqdm=True, logging_strategy="no", seed=0,
-        )  # fmt: skip
-        Trainer(model=model, args=arguments, train_dataset=data, callbacks=[Penalty()]).train()
-        return model
-
-    same(run(how), run("naive"))
-
 
 def test_accelerate_optimizers_are_attached_to_what_they_wrap() -> None:
     accelerate = pytest.importorskip("accelerate", reason="accelerate is not installed (make clients)")

@@ -21,6 +21,7 @@ from .metrics import reach, rule_of
 from .origins import Origins, check_named
 from .params import Selection, is_frozen
 from .strengths import requested, spread
+from .summaries import Stats, described
 from .types import Anchor, Mask, Mode, Strength
 
 KEY = "fused_penalty"  # of the hooks, and the optimizer's attribute that is the handle
@@ -38,7 +39,8 @@ class Attached:
     """The handle that `attach` returns; also `optimizer.fused_penalty`.
 
     Attributes:
-      penalty: The penalty at the last step, of the parameters it read: a detached scalar, None before the first step.
+      penalty: The penalty at the last step, a detached scalar; None before the first. In `mode="grad"` of the parameters
+        before the step, where the loss was taken; in `mode="prox"` of what the proximal step began with.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Attached:
         self._metric = rule_of(optimizer, metric) if mode == "prox" else None
         self._euclidean = metric == "euclidean"
         self._step: FrameType | None = None  # the running call of the outermost step
+        self._added = False  # whether the coming step finds the penalty's gradient added
         self._select()  # bad arguments raise here, not in the first step
         self._check()
         requested(backend)
@@ -88,6 +91,44 @@ class Attached:
     @l2.setter
     def l2(self, value: Strength) -> None:
         self._strengths.give("l2", value)
+
+    def add_grad_(self) -> None:
+        """Add the penalty's gradient now; the coming step will not add it again.
+
+        For what must see it before the step, such as clipping. Under GradScaler call `scaler.unscale_(optimizer)`
+        before it. Every call adds once more, so it belongs behind the backward pass that ends a step's accumulation.
+
+        Raises:
+          ValueError: The handle is of `mode="prox"`, or as in `add_grad_`.
+          TypeError, RuntimeError: As in `add_grad_`.
+
+        Example:
+          >>> import torch
+          >>> from fused_penalty.torch import attach, clip_grad_norm_
+          >>> w = torch.nn.Parameter(torch.tensor([3.0, -4.0]))
+          >>> optimizer = torch.optim.SGD([w], lr=1.0)
+          >>> handle = attach(optimizer, l2=0.5)
+          >>> (0 * w).sum().backward()
+          >>> handle.add_grad_(); norm = clip_grad_norm_([w], 1.0); optimizer.step()
+          >>> float(norm), [round(x, 3) for x in w.tolist()]
+          (5.0, [2.4, -3.2])
+        """
+        if self._mode != "grad":
+            raise bad(
+                ValueError, "mode", 'a penalty of mode="prox" has no gradient to add', 'Attach with mode="grad"'
+            )  # fmt: skip
+        self._strengths.write()
+        self._check()
+        self._add()
+        self._added = True
+
+    def stats(self) -> Stats:
+        """Compute the `stats` of the parameters that the penalty counts, around its anchor, in one launch per device.
+
+        Raises:
+          TypeError, ValueError, RuntimeError: As in `stats`.
+        """
+        return described(self._select()[0], requested(self._backend))
 
     def remove(self) -> None:
         """Take hooks and strengths out of the optimizer, which can then be given to `attach` again."""
@@ -137,7 +178,7 @@ class Attached:
             return None
         closure = kwargs.get("closure") or (args[1] if len(args) > 1 else None)
         if not callable(closure):
-            self._add()
+            self._add_once()
             return None
         inner = self._with_penalty(closure)
         if len(args) > 1:
@@ -176,7 +217,7 @@ class Attached:
 
         def inner() -> Any:
             loss = closure()
-            self._add()
+            self._add_once()
             if self.penalty is None:
                 return loss
             if isinstance(loss, Tensor) and loss.is_floating_point():
@@ -184,6 +225,13 @@ class Attached:
             return loss + float(self.penalty) if isinstance(loss, float) else loss
 
         return inner
+
+    def _add_once(self) -> None:
+        """Add the gradient, unless `add_grad_` has done so since the last step."""
+        if self._added:
+            self._added = False
+        else:
+            self._add()
 
     def _add(self) -> None:
         s, owners = self._select()

@@ -45,9 +45,9 @@ def attach(
 
     A fused optimizer under GradScaler (`optimizer.grad_scale`) gets the gradient scaled like the others, and no
     proximal step where GradScaler skips the step; with an optimizer that is not fused, call
-    `scaler.unscale_(optimizer)` before `scaler.step(optimizer)`. Clipping before the step, such as Lightning's
-    `gradient_clip_val`, does not see the penalty; to clip it too, call `add_grad_` in `on_before_optimizer_step`
-    instead of attaching.
+    `scaler.unscale_(optimizer)` before `scaler.step(optimizer)`. Clipping comes before the step, so it does not see the
+    penalty; to clip it too, call the handle's `add_grad_()` before you clip. `fused_penalty.lightning` and
+    `fused_penalty.transformers` have callbacks that attach for you.
 
     With `optimizer.step(closure)` the gradients are made inside the step, perhaps several times (LBFGS). In
     `mode="grad"` the closure is then wrapped: the penalty's gradient is added after each evaluation, and the loss it
@@ -80,8 +80,8 @@ def attach(
         `named_parameters()`, or none.
 
     Returns:
-      A handle with `.remove()`, `.l1`, `.l2` and `.penalty`, the penalty at the last step; also
-      `optimizer.fused_penalty`.
+      A handle with `.remove()`, `.add_grad_()`, `.stats()`, `.l1`, `.l2` and `.penalty`, the penalty at the last step;
+      also `optimizer.fused_penalty`.
 
     Raises:
       TypeError: The optimizer never runs hooks, or as in `add_grad_`, here and at each step.

@@ -114,8 +114,11 @@ def stats(
       >>> s.max.tolist(), s.zeros.tolist(), s.nonfinite.tolist(), s.size
       ([4.0, inf], [1, 0], [0, 1], (3, 1))
     """
-    s = select(params, 1.0, 1.0, mask, anchor, frozen)
-    backend = requested(backend)
+    return described(select(params, 1.0, 1.0, mask, anchor, frozen), requested(backend))
+
+
+def described(s: Selection, backend: str | None) -> Stats:
+    """`stats` of a selection."""
     none = zeros(0)
     if not s.leaves:
         return Stats(none, none, none, none.to(torch.int64), none.to(torch.int64), (), ())
