@@ -31,7 +31,7 @@ def params(of: keras.Layer | keras.Variable | Iterable[Any] | Mapping[str, Any])
       of: A Model or another Layer, whose trainable variables are meant, a Variable, or containers of Variables.
 
     Returns:
-      For a Layer or a list of Variables a dict from path ("dense.kernel") to array, or a list of arrays if paths are
+      For a Layer or a list of Variables a dict from Keras' path, with dots, to array, or a list of arrays if paths are
       not unique; for a Variable its array; for other containers the same containers with arrays.
 
     Raises:
@@ -40,9 +40,9 @@ def params(of: keras.Layer | keras.Variable | Iterable[Any] | Mapping[str, Any])
     Example:
       >>> import keras
       >>> from fused_penalty.keras import params
-      >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="dense")])
+      >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="dense")], name="net")
       >>> {path: tuple(x.shape) for path, x in params(model).items()}
-      {'dense.kernel': (3, 2), 'dense.bias': (2,)}
+      {'net.dense.kernel': (3, 2), 'net.dense.bias': (2,)}
     """
     if (backend := keras.backend.backend()) not in ("jax", "torch"):
         raise bad(
@@ -64,6 +64,9 @@ class Penalized:
     `compile(..., penalty=...)` adds the penalty of all trainable weights to the loss of `fit` and `evaluate`, from one
     launch, where a `kernel_regularizer` of each layer needs one for each. It is part of what compile sets: saving,
     loading and cloning the model keep it. For a model that is made of inputs and outputs see `PenalizedModel`.
+
+    Raises:
+      TypeError: As `PenalizedModel`.
 
     Example:
       >>> import keras
@@ -117,14 +120,15 @@ class PenalizedModel(Penalized, keras.Model):
     """keras.Model with a penalty of all its trainable weights, from one launch: `compile(..., penalty=...)`.
 
     The penalty is part of the loss, so Keras' compiled train step of either backend has it. As Keras does with
-    regularizers, `evaluate` counts it, too. Rules see the variables' paths: `fp.by_path({"*.kernel": 1e-4}, default=0)`.
+    regularizers, `evaluate` counts it, too. Rules see the variables' paths: `fp.by_path({"*.kernel": 1e-4},
+    default=0.0)`.
 
     Args:
       args, kwargs: As in keras.Model: inputs and outputs. An existing model is taken over, weights included, by
         `PenalizedModel(model.inputs, model.outputs)`. To subclass, see `Penalized`.
 
     Raises:
-      TypeError: (from `compile`) the penalty is no `L1L2`; (from `fit`) Keras runs on another backend.
+      TypeError: (from `compile`) the penalty is none of `L1L2`, `L1`, `L2`; (from `fit`) Keras runs on another backend.
 
     Example:
       >>> import keras

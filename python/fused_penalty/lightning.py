@@ -1,7 +1,7 @@
 """A callback for Lightning's Trainer: `PenaltyCallback`.
 
-    from fused_penalty.lightning import PenaltyCallback
-    trainer = Trainer(gradient_clip_val=1.0, callbacks=[PenaltyCallback(l1=1e-5)])
+from fused_penalty.lightning import PenaltyCallback
+trainer = Trainer(gradient_clip_val=1.0, callbacks=[PenaltyCallback(l1=1e-5)])
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ class PenaltyCallback(TrainerPenalty, Callback):
 
     With `mode="grad"` its gradient is added once for each step, however many batches accumulate, and in automatic
     optimization before Lightning clips, so that a training equals one with the penalty in its loss. Lightning runs
-    `on_before_optimizer_step` between unscaling and clipping. (A fused optimizer unscales in its step, where the penalty
-    is then added; with `precision="16-mixed"` Lightning refuses to clip those.) In manual optimization it is added in
-    `optimizer.step()`: to clip it, call `optimizer.fused_penalty.add_grad_()` before `self.clip_gradients`. LBFGS's line
-    search sees the penalty. `mode="prox"` makes the proximal step after the optimizer's.
+    `on_before_optimizer_step` between unscaling and clipping. (With `precision="16-mixed"` a fused optimizer unscales
+    in its step, where the penalty is then added; Lightning refuses to clip for those.) In manual optimization it is
+    added in `optimizer.step()`: to clip it, call `optimizer.fused_penalty.add_grad_()` before `self.clip_gradients`.
+    The line search of LBFGS sees the penalty. `mode="prox"` makes the proximal step after the optimizer's.
 
-    Logged at Lightning's logging steps, after the step: `penalty/value` (that of the step, as `attach` has it), and from
-    one launch of `stats` `penalty/l1_norm` (Σ|x|), `penalty/l2_norm` (√Σx²) and `penalty/zeros` (their
-    share), of the parameters that count and around the anchor; with several optimizers `penalty/0/value` and so on.
+    Logged at Lightning's logging steps, after the step: `penalty/value` (that of the step, as `attach` has it), and
+    from one launch of `stats` `penalty/l1_norm` (Σ|x|), `penalty/l2_norm` (√Σx²) and `penalty/zeros` (their share), of
+    the parameters that count and around the anchor; with several optimizers `penalty/0/value` and so on.
 
     Strengths are entries of the parameter groups: schedulers may change them, and a checkpoint holds them.
 

@@ -1,7 +1,7 @@
 """A callback for the Trainer of Hugging Face transformers: `PenaltyCallback`.
 
-    from fused_penalty.transformers import PenaltyCallback
-    trainer = Trainer(model=model, args=arguments, callbacks=[PenaltyCallback(l1=1e-5)])
+from fused_penalty.transformers import PenaltyCallback
+trainer = Trainer(model=model, args=arguments, callbacks=[PenaltyCallback(l1=1e-5)])
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class PenaltyCallback(TrainerPenalty, TrainerCallback):
     `TrainingArguments(max_grad_norm=0.0)`. `mode="prox"` makes the proximal step after the optimizer's.
 
     Each of the Trainer's log entries with a training loss gets `penalty/value` (that of the last step, as `attach` has
-    it), and from one launch of `stats` `penalty/l1_norm` (Σ|x|), `penalty/l2_norm` (√Σx²) and `penalty/zeros` (their share),
-    of the parameters that count and around the anchor. They are in `state.log_history`, and in the `logs` of the
-    callbacks that come later. The Trainer puts those that it makes itself for `report_to` first; so for TensorBoard set
-    `report_to="none"` and give `callbacks=[PenaltyCallback(...), TensorBoardCallback()]`.
+    it), and from one launch of `stats` `penalty/l1_norm` (Σ|x|), `penalty/l2_norm` (√Σx²) and `penalty/zeros` (their
+    share), of the parameters that count and around the anchor. They are in `state.log_history`, and in the `logs` of
+    the callbacks that come later. The Trainer puts those that it makes itself for `report_to` first; so for TensorBoard
+    set `report_to="none"` and give `callbacks=[PenaltyCallback(...), TensorBoardCallback()]`.
 
     Strengths are entries of the parameter groups: a checkpoint holds them, and they come back with it.
 

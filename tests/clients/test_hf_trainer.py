@@ -1,4 +1,4 @@
-"""`fused_penalty.transformers.PenaltyCallback`, and a penalty in `compute_loss`: trainings equal to their naive twins."""
+"""`fused_penalty.transformers.PenaltyCallback`, and a penalty in `compute_loss`: equal to their naive twins."""
 
 from __future__ import annotations
 
@@ -39,11 +39,10 @@ class Trainer(hf.Trainer):
 
 def trainer(folder: Path, *callbacks: Any, batches: int = 1, clip: float = 0.0, **settings: Any) -> Trainer:
     tokens = torch.randint(0, 32, (4 * batches, 8), generator=torch.Generator().manual_seed(1))
-    settings = {"optim": "sgd", "learning_rate": 1e-2, "logging_strategy": "no"} | settings
+    settings = {"optim": "sgd", "learning_rate": 1e-2, "logging_strategy": "no", "save_strategy": "no"} | settings
     arguments = hf.TrainingArguments(
         output_dir=str(folder), max_steps=STEPS, per_device_train_batch_size=4, gradient_accumulation_steps=batches,
-        max_grad_norm=clip, lr_scheduler_type="constant", report_to=[], save_strategy="no", use_cpu=True,
-        disable_tqdm=True, seed=0, **settings,
+        max_grad_norm=clip, lr_scheduler_type="constant", report_to=[], use_cpu=True, disable_tqdm=True, seed=0, **settings,
     )  # fmt: skip
     data = [{"input_ids": t, "labels": t} for t in tokens]
     return Trainer(model=gpt2(), args=arguments, train_dataset=data, callbacks=list(callbacks))
@@ -109,6 +108,15 @@ def test_the_proximal_step_and_the_log(tmp_path: Path) -> None:
     assert history[-1]["penalty/zeros"] > 0.2
     assert seen[STEPS - 1]["penalty/zeros"] == history[-1]["penalty/zeros"]
     assert all("loss" in row or "penalty/zeros" not in row for row in training.state.log_history)
+
+
+def test_a_checkpoint_holds_the_strengths(tmp_path: Path) -> None:
+    """As it holds the learning rate: the callback of the run that goes on gives others."""
+    saving = {"save_strategy": "steps", "save_steps": 2}
+    trainer(tmp_path, PenaltyCallback(L1, L2), **saving).train()
+    training = trainer(tmp_path, PenaltyCallback(l1=1.0), **saving)
+    training.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    same(training.model, naive(tmp_path, 0.0, 1))
 
 
 @pytest.mark.parametrize(

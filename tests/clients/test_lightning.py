@@ -1,4 +1,4 @@
-"""`fused_penalty.lightning.PenaltyCallback`, and the penalty in Lightning's Trainer without it: equal to naive twins."""
+"""`fused_penalty.lightning.PenaltyCallback`, and the penalty in Lightning without it: equal to their naive twins."""
 
 from __future__ import annotations
 
@@ -51,11 +51,12 @@ class Log(DummyLogger):
 
 def fit(folder: Path, model: Any, *callbacks: Any, batches: int = 1, epochs: int = STEPS, **settings: Any) -> Any:
     quiet = {f"enable_{what}": False for what in ("checkpointing", "progress_bar", "model_summary")}
-    settings = {"logger": False, "accelerator": "cpu"} | settings
+    settings = quiet | {"logger": False, "accelerator": "cpu"} | settings
+    ckpt_path = settings.pop("ckpt_path", None)
     trainer = pl.Trainer(
-        max_epochs=epochs, default_root_dir=folder, callbacks=list(callbacks), log_every_n_steps=1, **quiet, **settings
+        max_epochs=epochs, default_root_dir=folder, callbacks=list(callbacks), log_every_n_steps=1, **settings
     )
-    trainer.fit(model, torch.utils.data.DataLoader(list(range(batches)), batch_size=1))
+    trainer.fit(model, torch.utils.data.DataLoader(list(range(batches)), batch_size=1), ckpt_path=ckpt_path)
     return model
 
 
@@ -190,6 +191,16 @@ def test_an_optimizer_can_be_trained_again(tmp_path: Path) -> None:
         fit(tmp_path, model, callback, Interrupt())
     fit(tmp_path, model, callback)
     assert not hasattr(kept[0], "fused_penalty")
+    same(model.net, naive_run())
+
+
+def test_a_checkpoint_holds_the_strengths(tmp_path: Path) -> None:
+    """As it holds the learning rate: the callback of the run that goes on gives others."""
+    saving = pl.callbacks.ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1, enable_version_counter=False)
+    fit(tmp_path, Model(), PenaltyCallback(L1, L2), saving, epochs=2, enable_checkpointing=True)
+    file = tmp_path / "epoch=1.ckpt"
+    assert torch.load(file, weights_only=False)["optimizer_states"][0]["param_groups"][0]["l1"] == L1
+    model = fit(tmp_path, Model(), PenaltyCallback(l1=1.0), ckpt_path=file)
     same(model.net, naive_run())
 
 

@@ -11,23 +11,30 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-from fused_penalty.torch import attach, penalty
+from fused_penalty.torch import add_grad_, attach, clip_grad_norm_, penalty
 
 from .small import X, Y, data_loss, naive_run, same, small
 from .twins import L1, L2, RATE, STEPS, naive_torch
 
-def test_accelerate_optimizers_are_attached_to_what_they_wrap() -> None:
+
+@pytest.mark.parametrize("clip", [None, 0.1])
+def test_accelerate(clip: float | None) -> None:
+    """Batches are accumulated; the optimizer that is attached to is the one that accelerate wraps."""
     accelerate = pytest.importorskip("accelerate", reason="accelerate is not installed (make clients)")
-    accelerator = accelerate.Accelerator(cpu=True)
+    accelerator = accelerate.Accelerator(cpu=True, gradient_accumulation_steps=2)
     model = small()
     model, optimizer = accelerator.prepare(model, torch.optim.SGD(model.parameters(), lr=RATE))
     handle = attach(optimizer, L1, L2)
-    for _ in range(STEPS):
-        optimizer.zero_grad()
-        accelerator.backward(data_loss(model))
-        optimizer.step()
-    same(model, naive_run())
-    assert handle.penalty is not None
+    for half in [slice(0, 8), slice(8, 16)] * STEPS:
+        with accelerator.accumulate(model):
+            accelerator.backward(data_loss(model, half))
+            if accelerator.sync_gradients and clip is not None:
+                accelerator.unscale_gradients()
+                handle.add_grad_()
+                clip_grad_norm_(model.parameters(), clip)
+            optimizer.step()
+            optimizer.zero_grad()
+    same(model, naive_run(clip))
 
 
 def test_timm_lookahead_is_refused_and_its_inner_optimizer_is_not() -> None:
@@ -74,17 +81,27 @@ def test_timm_optimizer_with_attach() -> None:
     same(run(True), run(False))
 
 
-def test_skorch() -> None:
+@pytest.mark.parametrize("how", ["loss", "callback"])
+def test_skorch(how: str) -> None:
+    """A callback before the one that clips, as a penalty in the loss."""
     skorch = pytest.importorskip("skorch", reason="skorch is not installed (make clients)")
+    from skorch.callbacks import Callback, GradientNormClipping
+
+    class Penalty(Callback):
+        def on_grad_computed(self, net: Any, named_parameters: Any, **kw: Any) -> None:
+            if how == "callback":
+                add_grad_(named_parameters, L1, L2)
 
     class Net(skorch.NeuralNetRegressor):
-        def get_loss(self, y_pred: Any, y_true: Any, *args: Any, **kw: Any) -> Any:
-            return super().get_loss(y_pred, y_true, *args, **kw) + penalty(self.module_, L1, L2)
+        def get_loss(self, *args: Any, **kw: Any) -> Any:
+            loss = super().get_loss(*args, **kw)
+            return loss + penalty(self.module_, L1, L2) if how == "loss" else loss
 
     module = small()
     settings: dict[str, Any] = {
         "max_epochs": STEPS, "lr": RATE, "batch_size": -1, "train_split": None, "verbose": 0,
         "iterator_train__shuffle": False, "optimizer": torch.optim.SGD,
+        "callbacks": [("penalty", Penalty()), ("clipping", GradientNormClipping(0.1))],
     }  # fmt: skip
     net = Net(copy.deepcopy(module), **settings).fit(np.asarray(X), np.asarray(Y))
-    same(net.module_, naive_run())
+    same(net.module_, naive_run(0.1))

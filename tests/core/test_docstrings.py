@@ -19,10 +19,13 @@ import pytest
 PUBLIC = {
     "fused_penalty": (),
     "fused_penalty.jax": ("jax",),
+    "fused_penalty.keras": ("keras",),
+    "fused_penalty.lightning": ("torch", "lightning"),
     "fused_penalty.optax": ("jax", "optax"),
     "fused_penalty.reference": ("jax",),
     "fused_penalty.reference_torch": ("torch",),
     "fused_penalty.torch": ("torch",),
+    "fused_penalty.transformers": ("torch", "transformers"),
 }
 BESIDE = {"fused_penalty.checkpoint.report.inspect": ("torch", "safetensors")}
 RESULTS = ("Attached", "PenaltyState", "Stats", "Sums")
@@ -32,7 +35,8 @@ RAISES_NOTHING = (
     *(f"fused_penalty.{m}.{f}" for m in ("reference", "reference_torch") for f in ("penalty", "sums", "prox")),
     *(f"fused_penalty.{m}.penalty_and_grad" for m in ("reference", "reference_torch")),
 )
-ANYTHING = {"reduction", "on"}  # of a regularizer: treex's enum, keys of whatever kind
+# Of a regularizer: treex's enum, keys of whatever kind; of Keras' own constructor.
+ANYTHING = {"reduction", "on", "args", "kwargs"}
 SECTION = re.compile(r"^(Args|Returns|Raises|Source|Example):", re.MULTILINE)
 
 

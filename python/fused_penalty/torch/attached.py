@@ -39,8 +39,8 @@ class Attached:
     """The handle that `attach` returns; also `optimizer.fused_penalty`.
 
     Attributes:
-      penalty: The penalty at the last step, a detached scalar; None before the first. In `mode="grad"` of the parameters
-        before the step, where the loss was taken; in `mode="prox"` of what the proximal step began with.
+      penalty: The penalty at the last step, a detached scalar; None before the first. In `mode="grad"` it is of the
+        parameters before the step, where the loss was taken; in `mode="prox"` of what the proximal step began with.
     """
 
     def __init__(
