@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-from importlib.util import find_spec
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Eight CPU devices, so that tests of placement need no hardware.
@@ -11,8 +10,6 @@ os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 # threads ask for them.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Keras' default is TensorFlow, which is not here.
-os.environ.setdefault("KERAS_BACKEND", "torch" if find_spec("jax") is None else "jax")
 
 import pytest
 

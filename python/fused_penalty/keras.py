@@ -4,7 +4,8 @@
     model = fused_penalty.keras.PenalizedModel(inputs, outputs)
     model.compile(optimizer="adam", loss="mse", penalty=fp.L1L2(l2=1e-4))
 
-Importing this module registers `L1L2`, `L1` and `L2` with Keras, which a program that loads a model needs to do.
+Importing this module makes Keras know `L1L2`, `L1` and `L2`. It is imported when one of them is made, if Keras is; a
+program that only loads a model must import it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from .regularizers import L1, L1L2, L2
 
 __all__ = ["Penalized", "PenalizedModel", "params"]
 
+# Before its version 3.15 Keras takes nothing else. A class that has no base cannot be given one, hence `Regularizer`.
+L1L2.__bases__ += (keras.Regularizer,)
 PACKAGE = "fused_penalty"  # the first part of the names under which Keras saves
 for kind in (L1L2, L1, L2):
     keras.saving.register_keras_serializable(PACKAGE)(kind)

@@ -38,6 +38,12 @@ def keras_3() -> Any:
     return keras if hasattr(keras, "Variable") else None
 
 
+def meet_keras() -> None:
+    """Tell Keras of our regularizers, if it is imported, so that it accepts and can save them."""
+    if keras_3() is not None:
+        from . import keras  # noqa: F401
+
+
 def framework_of(parameters: Any) -> str | None:
     """ "keras", "torch" or "jax"; None if there are no leaves. Does not import a framework just to check."""
     torch, keras = sys.modules.get("torch"), keras_3()

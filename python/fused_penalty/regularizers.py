@@ -13,7 +13,7 @@ from ._core import rule_configs
 from ._core.errors import describe
 from ._core.rules import Rule
 from ._core.strengths import as_float, check_strength
-from .parameters import Pairs, framework_of, keras_3, listed, step_into
+from .parameters import Pairs, framework_of, listed, meet_keras, step_into
 
 Strength: TypeAlias = float | np.number | np.ndarray | Rule
 """l1 or l2: a number >= 0, or a rule. Not an array of a framework, so that a regularizer can be hashed."""
@@ -27,8 +27,12 @@ Value: TypeAlias = Any
 REDUCTIONS = (None, "none", "sum", "sum_over_batch_size")
 
 
+class Regularizer:
+    """To which `fused_penalty.keras` adds Keras' class of this name as a base of `L1L2`."""
+
+
 @dataclass(frozen=True, init=False, repr=False)
-class L1L2:
+class L1L2(Regularizer):
     """weight · Σ_i ( l1·Σ|x_i| + l2·Σx_i² ) over all parameters, from one launch.
 
     Called with a JAX pytree or torch parameters (a Module, a mapping, an iterable) of the dtypes that `penalty` takes,
@@ -92,6 +96,7 @@ class L1L2:
         }
         for key, value in values.items():
             object.__setattr__(self, key, value)
+        meet_keras()
 
     @classmethod
     def _default_name(cls) -> str:
@@ -125,8 +130,7 @@ class L1L2:
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments, for `from_config`: plain data, unless a rule holds functions or types."""
-        if keras_3() is not None:
-            from . import keras  # noqa: F401  who saves a model asks this, and must know the class
+        meet_keras()
         return {name: rule_configs.to_config(value) for name, value in self._arguments().items()}
 
     def _arguments(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from fused_penalty._core.operations import Op
 from fused_penalty.keras import Penalized, PenalizedModel, params
 from tests.support.fresh import hiding, run_fresh
 
-from .page import run
+from .documented import check_docstrings, run
 from .twins import L1, L2, RATE, STEPS
 
 BACKEND = keras.backend.backend()
@@ -90,12 +90,17 @@ def test_serialization(regularizer: Any) -> None:
 
 
 def test_losses_of_a_layer() -> None:
-    """`layer.losses`; of an activity Keras takes the mean over the batch."""
-    layer = keras.layers.Dense(
-        5, kernel_initializer="ones", kernel_regularizer=fp.L1(0.01), activity_regularizer=fp.L2(0.01)
-    )
-    layer(keras.ops.ones((5, 5)) * 2.0)
-    assert sum(map(number, layer.losses)) == pytest.approx(0.01 * 25 + 0.01 * 25 * 100 / 5)
+    """Of its kernel, its bias and its output."""
+
+    def losses(one: Any, two: Any) -> Any:
+        regularizers = {"kernel_regularizer": one, "bias_regularizer": two, "activity_regularizer": two}
+        layer = keras.layers.Dense(5, kernel_initializer="ones", bias_initializer="ones", **regularizers)
+        layer(keras.ops.ones((5, 5)) * 2.0)
+        return sorted(map(number, layer.losses))
+
+    expected = losses(keras.regularizers.L1(0.01), keras.regularizers.L2(0.02))
+    assert losses(fp.L1(0.01), fp.L2(0.02)) == pytest.approx(expected, rel=1e-6)
+    assert len(expected) == 3
 
 
 # Trainings
@@ -183,11 +188,15 @@ def test_the_example_of_the_docs() -> None:
     run("Keras")
 
 
+def test_the_docstrings() -> None:
+    check_docstrings("fused_penalty.keras")
+
+
 # Saving
 
 
 def test_a_saved_model_is_loaded_elsewhere(tmp_path: Path) -> None:
-    """By whom has imported fused_penalty.keras; and goes on as this one does."""
+    """By a program that has imported fused_penalty.keras."""
     file = tmp_path / "model.keras"
     model = build(fp.L1(l1=0.5, name="mine"), PenalizedModel)
     fit(model, penalty=WHOLE)
@@ -200,13 +209,13 @@ def test_a_saved_model_is_loaded_elsewhere(tmp_path: Path) -> None:
         assert model.layers[1].kernel_regularizer == fp.L1(l1=0.5, name="mine")
         print(type(model).__name__, model.penalty)
         ones = np.ones((8, 4), np.float32)
-        print(float(model.train_on_batch(ones, ones[:, :1])))
+        print(model.evaluate(ones, ones[:, :1], verbose=0))
         """,
         {"PYTHONWARNINGS": "default"},
     ).splitlines()
     assert found[0] == f"PenalizedModel {WHOLE!r}"
     ones = np.ones((8, 4), np.float32)
-    assert float(found[1]) == pytest.approx(float(model.train_on_batch(ones, ones[:, :1])), rel=1e-5)
+    assert float(found[1]) == pytest.approx(model.evaluate(ones, ones[:, :1], verbose=0), rel=1e-5)
 
 
 @pytest.mark.parametrize("copied", ["clone_model", "to_json", "from_config"])
@@ -223,13 +232,15 @@ def test_copies_keep_the_penalty(copied: str) -> None:
     assert copy.layers[1].kernel_regularizer == fp.L2(0.5)
 
 
-def test_a_regularizer_registers_itself() -> None:
-    """When Keras asks for its config. The other framework need not be there."""
+def test_a_regularizer_that_was_made_before_keras_was_imported() -> None:
+    """Registers itself when Keras asks for its config. The other framework need not be there."""
     run_fresh(
         hiding(*{"jax": ("torch",), "torch": ("jax", "jaxlib")}[BACKEND])
         + textwrap.dedent("""
-            import keras, fused_penalty as fp
-            layer = keras.layers.Dense(1, kernel_regularizer=fp.L1(0.1))
+            import fused_penalty as fp
+            regularizer = fp.L1(0.1)
+            import keras
+            layer = keras.layers.Dense(1, kernel_regularizer=regularizer)
             assert "fused_penalty.keras" not in sys.modules
             assert keras.layers.Dense.from_config(layer.get_config()).kernel_regularizer == fp.L1(0.1)
             layer.build((None, 2))

@@ -42,7 +42,8 @@ def trainer(folder: Path, *callbacks: Any, batches: int = 1, clip: float = 0.0, 
     settings = {"optim": "sgd", "learning_rate": 1e-2, "logging_strategy": "no", "save_strategy": "no"} | settings
     arguments = hf.TrainingArguments(
         output_dir=str(folder), max_steps=STEPS, per_device_train_batch_size=4, gradient_accumulation_steps=batches,
-        max_grad_norm=clip, lr_scheduler_type="constant", report_to=[], use_cpu=True, disable_tqdm=True, seed=0, **settings,
+        max_grad_norm=clip, lr_scheduler_type="constant", report_to=[], use_cpu=True, disable_tqdm=True, seed=0,
+        **settings,
     )  # fmt: skip
     data = [{"input_ids": t, "labels": t} for t in tokens]
     return Trainer(model=gpt2(), args=arguments, train_dataset=data, callbacks=list(callbacks))
