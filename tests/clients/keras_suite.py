@@ -209,7 +209,7 @@ def test_a_saved_model_is_loaded_elsewhere(tmp_path: Path) -> None:
         assert model.layers[1].kernel_regularizer == fp.L1(l1=0.5, name="mine")
         print(type(model).__name__, model.penalty)
         ones = np.ones((8, 4), np.float32)
-        print(model.evaluate(ones, ones[:, :1], verbose=0))
+        print(float(model.evaluate(ones, ones[:, :1], verbose=0)))
         """,
         {"PYTHONWARNINGS": "default"},
     ).splitlines()
