@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import enum
+import json
 import pickle
+import re
 from collections import OrderedDict, deque
 from types import MappingProxyType
 from typing import Any
@@ -136,6 +138,16 @@ def test_config_round_trip_equality_hash_pickle() -> None:
     assert fp.L1(0.1) != fp.L1L2(l1=0.1)
     assert fp.L1L2(0.1) != fp.L1L2(0.2)
     assert fp.L1(0.25).get_config() == {"l": 0.25, "reduction": None, "weight": None, "on": None, "name": "l1"}
+
+
+def test_rules_in_a_config_are_plain_data() -> None:
+    """JSON, but for rules that hold a function or types."""
+    patterns = {"*.kernel": 0.1, re.compile("bias", re.IGNORECASE): 0.0}
+    for rule in (fp.by_path(patterns, default=0.2), fp.no_decay_on_norms_and_biases(0.3, also=["*.table"])):
+        for reg in (fp.L1L2(rule, 0.1, on=("a", 0)), fp.L2(rule)):
+            assert type(reg).from_config(json.loads(json.dumps(reg.get_config()))) == reg
+    by_leaf = fp.by_leaf(lambda path, leaf: 1.0)
+    assert fp.L1(by_leaf).get_config()["l"] is by_leaf
 
 
 def test_defaults_names_repr() -> None:
