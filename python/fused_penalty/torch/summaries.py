@@ -22,7 +22,8 @@ class Sums(NamedTuple):
     """What `sums` returns, a value for each selected leaf, on the first leaf's device.
 
     Attributes:
-      abs, square: Σ|x| and Σx², shape (n,), float32, or float64 if any selected leaf is float64.
+      abs: Σ|x|, shape (n,), float32, or float64 if any selected leaf is float64.
+      square: Σx², as abs.
       paths: The names of the leaves.
     """
 
@@ -35,8 +36,11 @@ class Stats(NamedTuple):
     """What `stats` returns, a value for each selected leaf, on the first leaf's device.
 
     Attributes:
-      abs, square, max: Σ|x|, Σx² and max|x|, shape (n,), float32, or float64 if any selected leaf is float64.
-      zeros, nonfinite: How many elements are zero, and infinite or NaN; shape (n,), int64.
+      abs: Σ|x|, shape (n,), float32, or float64 if any selected leaf is float64.
+      square: Σx², as abs.
+      max: max|x|, as abs.
+      zeros: How many elements are zero, shape (n,), int64.
+      nonfinite: How many are infinite or NaN, as zeros.
       size: How many elements there are.
       paths: The names of the leaves.
     """

@@ -20,7 +20,8 @@ class AdamState(NamedTuple):
 
     Attributes:
       count: The number of steps taken: int32, 0-d.
-      mu, nu: The first and the second moment of the gradients, pytrees like params.
+      mu: The first moment of the gradients, a pytree like params.
+      nu: The second moment of the gradients, a pytree like params.
       nu_max: The largest second moment so far; None without amsgrad.
       anchor: A copy of the anchor, or None.
     """

@@ -1,0 +1,19 @@
+"""The code of docs/ that needs a library of `make clients`; tests/docs/test_code.py runs the rest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.code_blocks import Block, blocks
+
+BLOCKS = [b for b in blocks("python") if b.clients()]
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+def test_python_runs(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in sorted(block.clients()):
+        pytest.importorskip(name, reason=f"{name} is not installed (make clients)")
+    monkeypatch.chdir(tmp_path)  # trainers write
+    block.run()
