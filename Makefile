@@ -65,7 +65,7 @@ format: $(VENV)/.lint  ## reformat
 	$(BIN)/clang-format -i $(CPP)
 
 docs: $(VENV)/.docs  ## the documentation as HTML in site/
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean:  ## remove all that make has made
 	rm -rf build dist site $(VENV) .venv-3.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
