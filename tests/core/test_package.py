@@ -1,4 +1,4 @@
-"""The wheel."""
+"""The wheel, and the code in the README."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
 from tests.support.paths import ROOT
+
+BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
 def test_wheel(tmp_path: Path) -> None:
@@ -49,3 +53,12 @@ else:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=[b.strip().splitlines()[0][:40] for b in BLOCKS])
+def test_readme_code_runs(block: str) -> None:
+    exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+
+
+def test_readme_has_code() -> None:
+    assert len(BLOCKS) >= 2

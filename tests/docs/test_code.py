@@ -1,4 +1,6 @@
-"""The code of the README and of docs/ runs, and its commands name what there is."""
+"""The code of docs/ runs, and the commands in it and in the README name what there is.
+
+tests/core/test_package.py runs the README's code, tests/clients/test_docs.py what needs a library of `make clients`."""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from tests.support.paths import ROOT
 for name in ("jax", "torch", "flax", "equinox", "optax"):
     pytest.importorskip(name, reason=f"{name} is not installed")
 
-PYTHON = [b for b in blocks("python") if not b.clients()]
+PYTHON = [b for b in blocks("python") if b.page.name != "README.md" and not b.clients()]
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
 

@@ -13,7 +13,7 @@ from .paths import ROOT
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 # Not in the environment of `make test`, but in that of `make clients`.
-CLIENTS = {"keras", "lightning", "transformers"}
+CLIENTS = {"accelerate", "keras", "lightning", "skorch", "timm", "transformers"}
 
 
 @dataclass(frozen=True)
