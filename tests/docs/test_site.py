@@ -40,7 +40,7 @@ def test_pages(site: Path) -> None:
 @pytest.mark.parametrize("module", MODULES)
 def test_the_reference_has_all_that_is_public(site: Path, module: str) -> None:
     name = f"fused_penalty{module}"
-    page = (site / "api" / module.removeprefix(".").replace(".", "_") / "index.html").read_text()
+    page = (site / "api" / f"{module.removeprefix('.').replace('.', '_') or 'index'}.html").read_text()
     ids = set(re.findall(r'id="([\w.]+)"', page))
     missing = {public for public in importlib.import_module(name).__all__ if f"{name}.{public}" not in ids}
     assert {p for p in missing if not any(i.startswith(f"{name}.") and i.endswith(f".{p}") for i in ids)} == set()
