@@ -28,12 +28,6 @@ def test_python_runs(block: Block) -> None:
     block.run()
 
 
-def test_lines_fit_the_page() -> None:
-    """On a wide screen the site has room for so many characters."""
-    lines = {f"{b}: {line}": len(line) for b in blocks("python") for line in b.text.splitlines()}
-    assert {where: n for where, n in lines.items() if n > 92} == {}
-
-
 @pytest.mark.parametrize("block", blocks("pycon"), ids=str)
 def test_sessions_print_what_the_page_has(block: Block) -> None:
     test = doctest.DocTestParser().get_doctest(block.text, {}, str(block), str(block.page), block.line - 1)
