@@ -42,16 +42,16 @@ void Pool::start(Task task, int most) {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (tasks_.size() >= static_cast<size_t>(most)) return;
-    tasks_.push_back(std::move(task));
-    waiting_ = tasks_.size();
     if (threads_ < most) {
       try {
         std::thread(&Pool::work, this).detach();
         ++threads_;
       } catch (const std::system_error&) {
-        if (threads_ == 0) throw;  // the task stays: it holds all that it needs
+        if (threads_ == 0) throw;
       }
     }
+    tasks_.push_back(std::move(task));
+    waiting_ = tasks_.size();
   }
   woken_.notify_one();
 }

@@ -111,12 +111,13 @@ class NoThreads final : public Helpers {
 
 void check_failing() {
   LargeCall call;
+  static std::vector<Pool*> pools;
   for (int every : {1, 2, 3, 5}) {
     fail_every_thread(every);
-    auto& fresh = *new Pool;  // its threads never end
+    pools.push_back(new Pool);  // its threads never end
     for (int repeat = 0; repeat < 4; ++repeat)
       for (int threads = 2; threads <= 7; ++threads) {
-        PoolThreads pool(threads, fresh);
+        PoolThreads pool(threads, *pools.back());
         call.expect_same(pool, std::to_string(threads) + " threads, every " + std::to_string(every) + " fails");
       }
     expect(failed_threads() > 0, "a creation has failed");
