@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from .errors import bad, describe
+from .native import module, native, warn_of_reference
 from .operations import Op
 from .plan import CHUNK, GPU_CHUNK, Plan
 from .steps import Arrays, Step
 
 ENVIRONMENT = "FUSED_PENALTY_BACKEND"
 INTERPRET = "TRITON_INTERPRET"
-PACKAGE = __package__.rpartition(".")[0]  # fused_penalty
 
 
 @dataclass(frozen=True)
@@ -76,42 +76,24 @@ def _attempt(row: Backend) -> tuple[Any, str | None]:
         return None, str(e)
 
 
-BUILD = {"cpu": "install from source with a C++20 compiler", "cuda": "install from source where nvcc is found"}
-
-
-def _module(name: str) -> Any:
-    return importlib.import_module(f"{PACKAGE}.{name}")
-
-
-def _native(name: str) -> Any:
-    """The native module `_cpu` or `_cuda`."""
-    module = f"{PACKAGE}._{name}"
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as e:
-        if e.name != module:
-            raise
-        raise ImportError(f"its native module was not built; {BUILD[name]}") from None
-
-
 def _load_jax(name: str) -> Callable[[], Any]:
     def load() -> Any:
-        native = _native(name)
-        ffi = _module("jax.backends.ffi")
+        found = native(name)
+        ffi = module("jax.backends.ffi")
         platform, chunk = {"cpu": ("cpu", CHUNK), "cuda": ("CUDA", GPU_CHUNK)}[name]
-        ffi.register(native.ffi_handlers(), platform)
+        ffi.register(found.ffi_handlers(), platform)
         if name == "cpu":
             return ffi.Launcher(chunk)
-        return ffi.Launcher(chunk, native.scratch_bytes, native.step_scratch_bytes)
+        return ffi.Launcher(chunk, found.scratch_bytes, found.step_scratch_bytes)
 
     return load
 
 
 def _load_torch(name: str) -> Callable[[], Any]:
     def load() -> Any:
-        _native("cpu")  # reads the tensors
-        _native(name)
-        return _module(f"torch.backends.{name}").LAUNCHER
+        native("cpu")  # reads the tensors
+        native(name)
+        return module(f"torch.backends.{name}").LAUNCHER
 
     return load
 
@@ -125,12 +107,12 @@ TRITON_DEVICES = ("cpu",) if _interpreted() else ("cuda", "xpu")
 
 
 def _load_triton() -> Any:
-    _native("cpu")  # reads the tensors
+    native("cpu")  # reads the tensors
     if (TRITON_DEVICES == ("cpu",)) != _interpreted():
         raise ImportError(f"{INTERPRET} was changed after the backends were looked up; set it before the import")
     if importlib.util.find_spec("triton") is None:
         raise ImportError("Triton is not installed; pip install 'triton>=3.6' (PyTorch for GPUs brings it)")
-    return _module("torch.backends.triton").LAUNCHER
+    return module("torch.backends.triton").LAUNCHER
 
 
 @functools.cache
@@ -142,11 +124,11 @@ def _no_gpu() -> str | None:
 
 
 def _load_module(name: str) -> Callable[[], Any]:
-    return lambda: _module(name)
+    return lambda: module(name)
 
 
 def _no_device() -> str | None:
-    return _native("cuda").why_not()
+    return native("cuda").why_not()
 
 
 BACKENDS = (
@@ -204,7 +186,9 @@ def choose(framework: str, name: str | None, device: str, *, steps: bool = False
     `steps`, only rows that make an optimizer's step."""
     if name is None:
         mine = (row for row in BACKENDS if row.framework == framework and row.fits(device) and row.steps >= steps)
-        return next(row for row in mine if row.reason() is None)
+        found = next(row for row in mine if row.reason() is None)
+        warn_if_slow(found, device)
+        return found
     allowed = rows(framework, name, steps=steps)
     for row in allowed:
         if row.fits(device):
@@ -213,6 +197,15 @@ def choose(framework: str, name: str | None, device: str, *, steps: bool = False
         ValueError, "backend", f"{allowed[0].name!r} runs on {', '.join(allowed[0].devices)}, not on {device}",
         "Move the parameters, or pass backend=None to choose automatically",
     )  # fmt: skip
+
+
+def warn_if_slow(chosen: Backend, device: str) -> None:
+    """Once, if the library's own choice is the reference on a device that the CPU's kernels serve. No warning at import:
+    whoever names a backend is not concerned."""
+    if chosen.name == "reference":
+        cpu = next(row for row in BACKENDS if (row.name, row.framework) == ("cpu", chosen.framework))
+        if cpu.fits(device) and (reason := cpu.reason()) is not None:
+            warn_of_reference(reason)
 
 
 class Launched(NamedTuple):

@@ -64,6 +64,8 @@ def _launcher(backend: str | None, platform: str, launch: Launch) -> JaxBackend:
     rows = backends.rows("jax", backend, steps=launch.is_step)
     for row in rows:
         if row.fits(platform):
+            if backend is None:
+                backends.warn_if_slow(row, platform)
             launcher: JaxBackend = row.launcher()
             return launcher
     raise bad(

@@ -21,6 +21,7 @@ from jax.experimental.custom_partitioning import ArrayMapping, SdyShardingRule, 
 from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
 from .shares import Shardings, Shares, shardings_of
+from .versions import as_varying, reshard, varying
 
 Arrays = Sequence[jax.Array]
 
@@ -63,11 +64,6 @@ def mesh_of(arrays: Arrays) -> AbstractMesh:
     return next((mesh for mesh in meshes if not mesh.empty), jax.sharding.get_abstract_mesh())
 
 
-def varying(x: jax.Array) -> frozenset[str]:
-    """The manual axes over which a value differs (empty under check_vma=False)."""
-    return frozenset(jax.typeof(x).mat.varying)
-
-
 def classes(leaves: Arrays, *beside: Arrays) -> tuple[int, ...]:
     """A number for each leaf: equal where the leaf and what is beside it, such as its anchor, vary over the same manual
     axes.
@@ -89,8 +85,8 @@ def _variation(tree: Any) -> frozenset[str]:
 
 def _as_varying(tree: Any, axes: frozenset[str]) -> Any:
     def cast(x: jax.Array) -> jax.Array:
-        missing = tuple(axes - varying(x))
-        return jax.lax.pcast(x, missing, to="varying") if missing else x
+        missing = axes - varying(x)
+        return as_varying(x, missing) if missing else x
 
     return jax.tree.map(cast, tree)
 
@@ -103,7 +99,7 @@ def _by_type(local: Local, batch_rank: int, mesh: AbstractMesh, *operands: Array
     ins = _operand_specs(shardings, operands)
 
     def place(x: jax.Array, spec: PartitionSpec) -> jax.Array:
-        return x if jax.typeof(x).sharding.mesh.empty else jax.reshard(x, NamedSharding(mesh, spec))
+        return x if jax.typeof(x).sharding.mesh.empty else reshard(x, NamedSharding(mesh, spec))
 
     body = functools.partial(local, batch_rank, shardings.shares)
     arrays = tuple(map(shardings.result, shardings.leaves)) * local.writes
@@ -115,11 +111,11 @@ def _by_type(local: Local, batch_rank: int, mesh: AbstractMesh, *operands: Array
 def _gathered(local: Local, batch_rank: int, mesh: AbstractMesh, *operands: Arrays) -> Any:
     """Explicit axes inside a user's `shard_map` over other axes that checks what varies: ours cannot be nested in it,
     so the leaves are gathered over the explicit axes."""
-    whole = jax.tree.map(lambda x: jax.reshard(x, PartitionSpec()), operands)
+    whole = jax.tree.map(lambda x: reshard(x, PartitionSpec()), operands)
     shares = Shares.alone(operands[1])
     totals, ones, arrays = local(batch_rank, shares, *_as_varying(whole, _variation(operands)))
     specs = (jax.typeof(x).sharding.spec for x in operands[1])
-    return totals, ones, tuple(map(jax.reshard, arrays, itertools.cycle(specs)))
+    return totals, ones, tuple(map(reshard, arrays, itertools.cycle(specs)))
 
 
 def _operand_specs(shardings: Shardings, operands: Sequence[Arrays]) -> tuple[tuple[PartitionSpec, ...], ...]:

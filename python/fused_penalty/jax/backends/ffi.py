@@ -16,6 +16,7 @@ from ..._core.backends import Launched
 from ..._core.operations import Op
 from ..._core.plan import Plan
 from ..._core.steps import COLUMNS, Step
+from ..versions import as_varying, varying, varying_as
 
 TARGET, STEP_TARGET = "fused_penalty", "fused_penalty_step"
 Result = tuple[tuple[int, ...], Any]  # shape and dtype
@@ -105,11 +106,11 @@ def _call(
     """The call on (table, before..., arrays...). Inside a user's `shard_map` the arrays' types say over which
     axes they vary; the table and the results get the same."""
     shapes = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in results]
-    like = jax.typeof(arrays[0])
-    if like.mat.varying:
-        table = jax.lax.pcast(table, tuple(like.mat.varying), to="varying")
-        whole = NamedSharding(like.sharding.mesh, PartitionSpec())
-        shapes = [x.update(manual_axis_type=like.mat, sharding=whole) for x in shapes]
+    like = arrays[0]
+    if axes := varying(like):
+        table = as_varying(table, axes)
+        whole = NamedSharding(jax.typeof(like).sharding.mesh, PartitionSpec())
+        shapes = [varying_as(x, like, whole) for x in shapes]
     # XLA asks of each operand of a call with aliases whether to fuse its producer, in n^3 for n aliases. Not so of a
     # call with side effects, and a write in place is one.
     call = jax.ffi.ffi_call(target, shapes, input_output_aliases=aliases, has_side_effect=aliases is not None)

@@ -16,6 +16,7 @@ limitations under the License.
 #ifndef XLA_FFI_API_FFI_H_
 #define XLA_FFI_API_FFI_H_
 
+#include <string_view>
 #ifdef XLA_FFI_FFI_H_
 #error Two different XLA FFI implementations cannot be included together. \
        See README.md for more details.
@@ -37,7 +38,6 @@ limitations under the License.
 #include <optional>
 #include <ostream>
 #include <string>
-#include <string_view>
 #include <type_traits>
 #include <utility>
 #include <variant>
@@ -51,24 +51,9 @@ limitations under the License.
 
 namespace xla::ffi {
 
-//===----------------------------------------------------------------------===//
-// XLA FFI Api
-//===----------------------------------------------------------------------===//
-
-// This is a declaration of the API that returns an XLA:FFI instance for a
-// process. This API is implemented in `xla/ffi/ffi_api.cc` and implementation
-// must be linked into the target process exactly once, or it is possible to
-// have multiple global static registries of FFI handlers and types.
-const XLA_FFI_Api* GetXlaFfiApi();
-
-//===----------------------------------------------------------------------===//
-// Type aliases for XLA_FFI C structs.
-//===----------------------------------------------------------------------===//
-
 // All user data types that are passed via the execution context or state must
 // be registered with the XLA FFI ahead of time to get unique type id.
-using TypeId = XLA_FFI_TypeId;      // NOLINT
-using TypeInfo = XLA_FFI_TypeInfo;  // NOLINT
+using TypeId = XLA_FFI_TypeId;  // NOLINT
 
 enum class DataType : uint8_t {
   INVALID = XLA_FFI_DataType_INVALID,
@@ -452,7 +437,7 @@ class CountDownPromise {
     assert(state_->count.load() >= count && "Invalid count down value");
 
     if (XLA_FFI_PREDICT_FALSE(!error.success())) {
-      std::lock_guard<std::mutex> lock(state_->mutex);  // NOLINT
+      const std::lock_guard<std::mutex> lock(state_->mutex);
       state_->is_error.store(true, std::memory_order_release);
       state_->error = error;
     }
@@ -463,7 +448,7 @@ class CountDownPromise {
       bool is_error = state_->is_error.load(std::memory_order_acquire);
       if (XLA_FFI_PREDICT_FALSE(is_error)) {
         auto take_error = [&] {
-          std::lock_guard<std::mutex> lock(state_->mutex);  // NOLINT
+          const std::lock_guard<std::mutex> lock(state_->mutex);
           return state_->error;
         };
         state_->promise.SetError(take_error());
@@ -491,7 +476,7 @@ class CountDownPromise {
     std::atomic<int64_t> count;
     std::atomic<bool> is_error;
 
-    std::mutex mutex;  // NOLINT
+    std::mutex mutex;
     Error error;
   };
 
@@ -763,12 +748,6 @@ using Token = BufferR0<DataType::TOKEN>;  // NOLINT
 namespace internal {
 
 template <DataType dtype, size_t rank>
-XLA_FFI_ATTRIBUTE_ALWAYS_INLINE bool IsaBuffer(XLA_FFI_Buffer* buf) {
-  return static_cast<DataType>(buf->dtype) == dtype &&
-         (rank == internal::kDynamicRank || buf->rank == rank);
-}
-
-template <DataType dtype, size_t rank>
 XLA_FFI_ATTRIBUTE_ALWAYS_INLINE std::optional<Buffer<dtype, rank>> DecodeBuffer(
     XLA_FFI_Buffer* buf, DiagnosticEngine& diagnostic) {
   if (auto buf_dtype = static_cast<DataType>(buf->dtype);
@@ -842,11 +821,6 @@ inline std::ostream& operator<<(std::ostream& os, const XLA_FFI_ArgType type) {
 template <>
 struct ArgDecoding<AnyBuffer> {
   XLA_FFI_ATTRIBUTE_ALWAYS_INLINE
-  static bool Isa(XLA_FFI_ArgType type, void* arg) {
-    return type == XLA_FFI_ArgType_BUFFER;
-  }
-
-  XLA_FFI_ATTRIBUTE_ALWAYS_INLINE
   static std::optional<AnyBuffer> Decode(XLA_FFI_ArgType type, void* arg,
                                          DiagnosticEngine& diagnostic) {
     if (XLA_FFI_PREDICT_FALSE(type != XLA_FFI_ArgType_BUFFER)) {
@@ -859,13 +833,6 @@ struct ArgDecoding<AnyBuffer> {
 
 template <DataType dtype, size_t rank>
 struct ArgDecoding<Buffer<dtype, rank>> {
-  XLA_FFI_ATTRIBUTE_ALWAYS_INLINE
-  static bool Isa(XLA_FFI_ArgType type, void* arg) {
-    return type == XLA_FFI_ArgType_BUFFER &&
-           internal::IsaBuffer<dtype, rank>(
-               reinterpret_cast<XLA_FFI_Buffer*>(arg));
-  }
-
   XLA_FFI_ATTRIBUTE_ALWAYS_INLINE
   static std::optional<Buffer<dtype, rank>> Decode(
       XLA_FFI_ArgType type, void* arg, DiagnosticEngine& diagnostic) {
@@ -929,11 +896,6 @@ inline std::ostream& operator<<(std::ostream& os, const XLA_FFI_RetType type) {
 template <>
 struct RetDecoding<AnyBuffer> {
   XLA_FFI_ATTRIBUTE_ALWAYS_INLINE
-  static bool Isa(XLA_FFI_RetType type, void* ret) {
-    return type == XLA_FFI_RetType_BUFFER;
-  }
-
-  XLA_FFI_ATTRIBUTE_ALWAYS_INLINE
   static std::optional<Result<AnyBuffer>> Decode(XLA_FFI_RetType type,
                                                  void* ret,
                                                  DiagnosticEngine& diagnostic) {
@@ -947,13 +909,6 @@ struct RetDecoding<AnyBuffer> {
 
 template <DataType dtype, size_t rank>
 struct RetDecoding<Buffer<dtype, rank>> {
-  XLA_FFI_ATTRIBUTE_ALWAYS_INLINE
-  static bool Isa(XLA_FFI_RetType type, void* ret) {
-    return type == XLA_FFI_RetType_BUFFER &&
-           internal::IsaBuffer<dtype, rank>(
-               reinterpret_cast<XLA_FFI_Buffer*>(ret));
-  }
-
   XLA_FFI_ATTRIBUTE_ALWAYS_INLINE
   static std::optional<Result<Buffer<dtype, rank>>> Decode(
       XLA_FFI_RetType type, void* ret, DiagnosticEngine& diagnostic) {
@@ -1046,11 +1001,6 @@ template <>
 struct AttrDecoding<std::string_view> {
   using Type = std::string_view;
 
-  XLA_FFI_ATTRIBUTE_ALWAYS_INLINE static bool Isa(XLA_FFI_AttrType type,
-                                                  void* attr) {
-    return type == XLA_FFI_AttrType_STRING;
-  }
-
   XLA_FFI_ATTRIBUTE_ALWAYS_INLINE static std::optional<std::string_view> Decode(
       XLA_FFI_AttrType type, void* attr, DiagnosticEngine& diagnostic) {
     if (XLA_FFI_PREDICT_FALSE(type != XLA_FFI_AttrType_STRING)) {
@@ -1095,20 +1045,10 @@ class Dictionary : public internal::DictionaryBase {
   using internal::DictionaryBase::DictionaryBase;
 
   template <typename T>
-  ErrorOr<T> get(const Iterator& it) const {
-    DiagnosticEngine diagnostic;
-    auto value = internal::DictionaryBase::get<T>(it, diagnostic);
-    if (XLA_FFI_PREDICT_FALSE(!value.has_value())) {
-      return Unexpected(Error::Internal(diagnostic.Result()));
-    }
-    return *value;
-  }
-
-  template <typename T>
   ErrorOr<T> get(std::string_view name) const {
     DiagnosticEngine diagnostic;
-    auto value = internal::DictionaryBase::get<T>(name, diagnostic);
-    if (XLA_FFI_PREDICT_FALSE(!value.has_value())) {
+    std::optional<T> value = internal::DictionaryBase::get<T>(name, diagnostic);
+    if (!value.has_value()) {
       return Unexpected(Error::Internal(diagnostic.Result()));
     }
     return *value;
@@ -1140,38 +1080,6 @@ struct AttrDecoding<Dictionary> {
 };
 
 //===----------------------------------------------------------------------===//
-// Type-safe wrapper for accessing context.
-//===----------------------------------------------------------------------===//
-
-class Context : public internal::ContextBase {
- public:
-  using internal::ContextBase::ContextBase;
-
-  template <typename T>
-  ErrorOr<typename CtxDecoding<T>::Type> get() const {
-    DiagnosticEngine diagnostic;
-    auto value = internal::ContextBase::get<T>(diagnostic);
-    if (XLA_FFI_PREDICT_FALSE(!value.has_value())) {
-      return Unexpected(Error::Internal(diagnostic.Result()));
-    }
-    return *value;
-  }
-};
-
-// Context decoding for catch-all `Context` type.
-template <>
-struct CtxDecoding<Context> {
-  using Type = Context;
-
-  XLA_FFI_ATTRIBUTE_ALWAYS_INLINE
-  static std::optional<Context> Decode(const XLA_FFI_Api* api,
-                                       XLA_FFI_ExecutionContext* ctx,
-                                       DiagnosticEngine&) {
-    return Context(api, ctx);
-  }
-};
-
-//===----------------------------------------------------------------------===//
 // Error helpers
 //===----------------------------------------------------------------------===//
 
@@ -1184,6 +1092,24 @@ inline XLA_FFI_Error* CreateError(const XLA_FFI_Api* api, const Error& error) {
   args.errc = static_cast<XLA_FFI_Error_Code>(*error.errc());
   args.message = error.message().c_str();
   return api->XLA_FFI_Error_Create(&args);
+}
+
+inline void DestroyError(const XLA_FFI_Api* api, XLA_FFI_Error* error) {
+  XLA_FFI_Error_Destroy_Args args;
+  args.struct_size = XLA_FFI_Error_Destroy_Args_STRUCT_SIZE;
+  args.extension_start = nullptr;
+  args.error = error;
+  api->XLA_FFI_Error_Destroy(&args);
+}
+
+inline const char* GetErrorMessage(const XLA_FFI_Api* api,
+                                   XLA_FFI_Error* error) {
+  XLA_FFI_Error_GetMessage_Args args;
+  args.struct_size = XLA_FFI_Error_GetMessage_Args_STRUCT_SIZE;
+  args.extension_start = nullptr;
+  args.error = error;
+  api->XLA_FFI_Error_GetMessage(&args);
+  return args.message;
 }
 
 }  // namespace internal
@@ -1207,15 +1133,13 @@ struct ResultEncoding<stage, Error> {
 };
 
 // Encodes `ErrorOr<std::unique_ptr<T>>` as an FFI state.
-template <typename T, ExecutionStage stage>
-struct ResultEncoding<stage, ErrorOr<std::unique_ptr<T>>> {
-  static_assert(stage != ExecutionStage::kExecute,
-                "Execute stage doesn't support setting a state");
-
+template <typename T>
+struct ResultEncoding<ExecutionStage::kInstantiate,
+                      ErrorOr<std::unique_ptr<T>>> {
   static_assert(std::is_same_v<decltype(T::id), TypeId>,
                 "State type must have a static `TypeId id` field");
 
-  static XLA_FFI_TypeId state_type_id(const XLA_FFI_Api*) { return T::id; }
+  static XLA_FFI_TypeId state_type_id() { return T::id; }
 
   XLA_FFI_ATTRIBUTE_ALWAYS_INLINE
   static XLA_FFI_Error* Encode(const XLA_FFI_Api* api,
@@ -1225,10 +1149,10 @@ struct ResultEncoding<stage, ErrorOr<std::unique_ptr<T>>> {
       XLA_FFI_State_Set_Args args;
       args.struct_size = XLA_FFI_State_Set_Args_STRUCT_SIZE;
       args.extension_start = nullptr;
-      args.stage = static_cast<XLA_FFI_ExecutionStage>(stage);
       args.ctx = ctx;
       args.type_id = &T::id;
       args.state = state.value().release();
+      args.deleter = +[](void* state) { delete reinterpret_cast<T*>(state); };
       return api->XLA_FFI_State_Set(&args);
     }
 
@@ -1509,34 +1433,65 @@ inline ThreadPool::ThreadPool(const XLA_FFI_Api* api,
     : api_(api), ctx_(ctx), diagnostic_(diagnostic) {}
 
 //===----------------------------------------------------------------------===//
+// Context decoding for FFI internals
+//===----------------------------------------------------------------------===//
+
+struct FfiApi {};
+struct FfiExecutionContext {};
+
+template <>
+struct CtxDecoding<FfiApi> {
+  using Type = const XLA_FFI_Api*;
+
+  XLA_FFI_ATTRIBUTE_ALWAYS_INLINE static std::optional<Type> Decode(
+      const XLA_FFI_Api* api, XLA_FFI_ExecutionContext* ctx,
+      DiagnosticEngine& diagnostic) {
+    return api;
+  }
+};
+
+template <>
+struct CtxDecoding<FfiExecutionContext> {
+  using Type = XLA_FFI_ExecutionContext*;
+
+  XLA_FFI_ATTRIBUTE_ALWAYS_INLINE static std::optional<Type> Decode(
+      const XLA_FFI_Api* api, XLA_FFI_ExecutionContext* ctx,
+      DiagnosticEngine& diagnostic) {
+    return ctx;
+  }
+};
+
+//===----------------------------------------------------------------------===//
 // Type Registration
 //===----------------------------------------------------------------------===//
 
 template <typename T>
-constexpr XLA_FFI_TypeInfo MakeTypeInfo() {
-  return XLA_FFI_TypeInfo{
-      XLA_FFI_TypeInfo_STRUCT_SIZE,
-      /*extension_start=*/nullptr,
-      /*deleter=*/[](void* ptr) { delete static_cast<T*>(ptr); },
-  };
+XLA_FFI_TypeInfo TypeInfo() {
+  return XLA_FFI_TypeInfo{[](void* ptr) { delete static_cast<T*>(ptr); }};
 }
 
-#define XLA_FFI_REGISTER_TYPE(API, NAME, TYPE_ID, TYPE_INFO) \
-  XLA_FFI_REGISTER_TYPE_(API, NAME, TYPE_ID, TYPE_INFO, __COUNTER__)
-#define XLA_FFI_REGISTER_TYPE_(API, NAME, TYPE_ID, TYPE_INFO, N) \
-  XLA_FFI_REGISTER_TYPE__(API, NAME, TYPE_ID, TYPE_INFO, N)
-#define XLA_FFI_REGISTER_TYPE__(API, NAME, TYPE_ID, TYPE_INFO, N)             \
-  [[maybe_unused]] static const bool xla_ffi_type_##N##_registered_ = [] {    \
-    if (XLA_FFI_Error* error =                                                \
-            ::xla::ffi::Ffi::RegisterTypeId(API, NAME, TYPE_ID, TYPE_INFO)) { \
-      std::cerr << "Failed to register XLA FFI type: "                        \
-                << ::xla::ffi::internal::GetErrorMessage(API, error)          \
-                << std::endl;                                                 \
-      ::xla::ffi::internal::DestroyError(API, error);                         \
-      std::abort();                                                           \
-    }                                                                         \
-    return true;                                                              \
-  }()
+#define XLA_FFI_REGISTER_TYPE_WITH_INFO(API, NAME, TYPE_ID, TYPE_INFO) \
+  XLA_FFI_REGISTER_TYPE_WITH_INFO_(API, NAME, TYPE_ID, TYPE_INFO, __COUNTER__)
+#define XLA_FFI_REGISTER_TYPE_WITH_INFO_(API, NAME, TYPE_ID, TYPE_INFO, N) \
+  XLA_FFI_REGISTER_TYPE_WITH_INFO__(API, NAME, TYPE_ID, TYPE_INFO, N)
+#define XLA_FFI_REGISTER_TYPE_WITH_INFO__(API, NAME, TYPE_ID, TYPE_INFO, N)    \
+  XLA_FFI_ATTRIBUTE_UNUSED static const XLA_FFI_Error*                         \
+      xla_ffi_type_##N##_registered_ = [] {                                    \
+        return ::xla::ffi::Ffi::RegisterTypeId(API, NAME, TYPE_ID, TYPE_INFO); \
+      }()
+
+#define XLA_FFI_REGISTER_TYPE_X(x, API, NAME, TYPE_ID, TYPE_INFO, FUNC, ...) \
+  FUNC
+
+// Registers external type with XLA runtime and assigns it a unique type id.
+//
+// This is a trick to define macro with optional parameters.
+// Source: https://stackoverflow.com/a/8814003
+#define XLA_FFI_REGISTER_TYPE(API, NAME, TYPE_ID, ...)                  \
+  XLA_FFI_REGISTER_TYPE_X(                                              \
+      , API, NAME, TYPE_ID, ##__VA_ARGS__,                              \
+      XLA_FFI_REGISTER_TYPE_WITH_INFO(API, NAME, TYPE_ID, __VA_ARGS__), \
+      XLA_FFI_REGISTER_TYPE_WITH_INFO(API, NAME, TYPE_ID, {nullptr}))
 
 //===----------------------------------------------------------------------===//
 // UserData
@@ -1585,22 +1540,17 @@ struct CtxDecoding<UserData<T>> {
 // State
 //===----------------------------------------------------------------------===//
 
-// A type tag for automatic state decoding passed via the execution context.
-template <typename T, ExecutionStage stage = ExecutionStage::kInstantiate>
+// A type tag for automatic state decoding passed via the execution
+// context.
+template <typename T>
 struct State {};
-
-template <typename T>
-using Prepared = State<T, ExecutionStage::kPrepare>;
-
-template <typename T>
-using Initialized = State<T, ExecutionStage::kInitialize>;
 
 // Context decoding for state of type `T`.
 //
 // Example: Ffi::Bind().Ctx<State<MyState>>()
 //                     .To([](MyState* state) { ... });
-template <typename T, ExecutionStage stage>
-struct CtxDecoding<State<T, stage>> {
+template <typename T>
+struct CtxDecoding<State<T>> {
   using Type = T*;
 
   static_assert(std::is_same_v<decltype(T::id), TypeId>,
@@ -1612,7 +1562,6 @@ struct CtxDecoding<State<T, stage>> {
     XLA_FFI_State_Get_Args args;
     args.struct_size = XLA_FFI_State_Get_Args_STRUCT_SIZE;
     args.extension_start = nullptr;
-    args.stage = static_cast<XLA_FFI_ExecutionStage>(stage);
     args.ctx = ctx;
     args.type_id = &T::id;
     args.state = nullptr;
