@@ -6,11 +6,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Test files at a time; each may need some GiB of memory.
 WORKERS ?= 2
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+CONSTRAINTS := constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)
 NATIVE := $(shell find kernels csrc third_party -type f -not -name '*.md') CMakeLists.txt
 CPP := $(shell find kernels csrc tests -name '*.h' -o -name '*.cc' -o -name '*.cu')
 # PTX for GPUs from Ampere on, and machine code for the H100, which is what the tests read: half of the default's time.
 export FUSED_PENALTY_CUDA_ARCHS ?= 80-virtual;90-real
+# Whoever works on the kernels wants to know that they do not build.
+export FUSED_PENALTY_CPU ?= ON
+# Machine code for each generation of GPUs, and PTX for those to come.
+WHEEL_ARCHS ?= 80-real;86-real;89-real;90-real;100-real;120
 PLAIN_PATH := $(PATH)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -21,7 +26,7 @@ TRITON = if [ "$$(uname)" = Linux ]; then $(PIP) triton; fi
 EXAMPLES := train_digits_jax train_digits_torch weight_histograms loss_landscape torch7_callback tensorflow_style l1_and_adam \
   finetune_minilm
 
-.PHONY: help test test-plain bench examples gpu-check reliability clients lint format sanitize docs clean
+.PHONY: help test test-plain test-oldest wheel bench examples gpu-check reliability clients lint format sanitize docs clean
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 18
 
@@ -34,6 +39,24 @@ test: $(VENV)/.test  ## the whole test suite
 test-plain:  ## the suite on another Python (PYTHON=python3.12), with what the package index alone gives
 	env -u PIP_FIND_LINKS -u PIP_EXTRA_INDEX_URL -u PIP_CONSTRAINT PIP_CONFIG_FILE=/dev/null PATH="$(PLAIN_PATH)" \
 	  $(MAKE) VENV=.venv-$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])') test
+
+# On Linux torch from the index brings several GB of CUDA libraries. Errors that frameworks raise themselves, compiled
+# programs and their memory change from version to version: those tests are for constraints.txt.
+OLDEST := tests/verbs tests/jax_only tests/torch_only/attach tests/torch_only/optim tests/torch_only/test_*.py \
+  tests/core/test_import.py tests/core/test_third_party.py
+test-oldest:  ## values and transformations with the oldest versions that pyproject.toml declares (PYTHON=python3.11)
+	$(MAKE) VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt .venv-oldest/.oldest
+	.venv-oldest/bin/python -m pytest -q -n $(WORKERS) --dist loadfile $(OLDEST)
+
+wheel: export FUSED_PENALTY_CUDA_ARCHS = $(WHEEL_ARCHS)
+wheel: $(VENV)/.wheel  ## sdist and wheel in dist/, checked, and tried in a new environment without a compiler
+	rm -rf dist
+	PIP_CONSTRAINT=$(CONSTRAINTS) $(BIN)/python -m build --quiet --outdir dist/built
+	mv dist/built/*.tar.gz dist
+	$(BIN)/auditwheel repair --wheel-dir dist dist/built/*.whl
+	rm -r dist/built
+	FUSED_PENALTY_WHEEL=$$(echo dist/*.whl) $(BIN)/python -m pytest -q --noconftest tests/core/test_package.py
+	ls -lh dist
 
 bench: $(VENV)/.bench  ## the benchmark (BENCH=full: all of it)
 	$(BIN)/python -m benchmarks
@@ -68,9 +91,9 @@ docs: $(VENV)/.docs  ## the documentation as HTML in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean:  ## remove all that make has made
-	rm -rf build dist site $(VENV) .venv-3.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build dist site $(VENV) .venv-3.* .venv-oldest .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-$(VENV)/.base: constraints.txt
+$(VENV)/.base: $(CONSTRAINTS)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) scikit-build-core pybind11 cmake ninja
@@ -89,6 +112,15 @@ $(VENV)/.built: $(VENV)/.packages $(NATIVE) pyproject.toml
 
 $(VENV)/.lint $(VENV)/.docs: $(VENV)/.%: $(VENV)/.built pyproject.toml constraints.txt
 	$(PIP) $(call EXTRA,$*)
+	touch $@
+
+$(VENV)/.oldest: $(VENV)/.built pyproject.toml $(CONSTRAINTS)
+	$(PIP) $(call EXTRA,test)
+	touch $@
+
+# Not the package itself: the wheel is not to be mistaken for what is here.
+$(VENV)/.wheel: $(VENV)/.packages pyproject.toml constraints.txt
+	$(PIP) $(call EXTRA,release) $(call EXTRA,test) $(call EXTRA,optax)
 	touch $@
 
 # Triton compiles and interprets its kernels without a GPU, and its package carries cuobjdump for the CUDA kernels' proof.

@@ -15,10 +15,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 from tests.support.paths import ROOT
 
-CONSTRAINTS = ROOT / "constraints.txt"
+CONSTRAINTS, OLDEST = ROOT / "constraints.txt", ROOT / "constraints-oldest.txt"
+DECLARED = {"jax", "jaxlib", "torch", "numpy", "optax", "flax", "equinox"}
 PYTHONS = ("3.11.0", "3.12.0", "3.13.0", "3.14.0")
 # The oldest glibc with wheels of all that make needs.
 PLATFORM = "x86_64-manylinux_2_28"
@@ -104,8 +106,24 @@ def test_a_conflict_is_found(tmp_path: Path) -> None:
     assert "triton" in done.stderr
 
 
-def test_no_pin_is_there_twice() -> None:
-    names = [canonical(line.split("==")[0]) for line in CONSTRAINTS.read_text().splitlines() if "==" in line]
+@needs_uv
+@pytest.mark.usefixtures("index")
+def test_the_oldest_go_together() -> None:
+    """What `make test-oldest` installs, on the oldest Python: exactly the lower bounds that are declared."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    asked = [*project["dependencies"], *(r for name in ("jax", "torch", "optax", "test") for r in extras[name])]
+    done = resolve(PYTHONS[0], asked, "--constraint", str(OLDEST))
+    assert done.returncode == 0, done.stderr
+    found = pins(done.stdout)
+    lowest = dict(r.split(">=") for r in asked if canonical(r.split(">=")[0]) in DECLARED)
+    assert lowest.keys() == DECLARED
+    assert {name: Version(found[name]) for name in lowest} == {name: Version(v) for name, v in lowest.items()}
+
+
+@pytest.mark.parametrize("file", [CONSTRAINTS, OLDEST], ids=lambda f: f.name)
+def test_no_pin_is_there_twice(file: Path) -> None:
+    names = [canonical(line.split("==")[0]) for line in file.read_text().splitlines() if "==" in line]
     assert len(names) == len(set(names))
 
 

@@ -41,14 +41,20 @@ def test_a_regularizer_imports_only_the_framework_it_meets() -> None:
 
 
 def test_without_the_native_module_the_reference_runs() -> None:
+    """With one warning in a process, at the first call that did not ask for it."""
     for framework, ones in (("jax", "jax.numpy.ones(3)"), ("torch", "torch.ones(3)")):
         found = run_fresh(
             hiding("fused_penalty._cpu")
             + textwrap.dedent(f"""
-                import {framework}, fused_penalty as fp
+                import warnings, {framework}, fused_penalty as fp
                 from fused_penalty.{framework} import penalty, penalty_and_grad, sums
                 x = {ones}
-                assert float(penalty([x], 1.0, 1.0)) == 6.0
+                assert float(penalty([x], 1.0, 1.0, backend="reference")) == 6.0
+                with warnings.catch_warnings(record=True) as seen:
+                    warnings.simplefilter("always")
+                    assert float(penalty([x], 1.0, 1.0)) == 6.0
+                (warned,) = map(str, [w.message for w in seen])
+                assert "not built" in warned and "FUSED_PENALTY_BACKEND=reference" in warned, warned
                 assert float(penalty_and_grad([x], 1.0)[0]) == 3.0
                 assert float(sums([x]).square[0]) == 3.0
                 try:
