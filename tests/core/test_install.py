@@ -1,6 +1,6 @@
-"""`pip install ./` on machines that are not this one: without a C++ compiler, with one that does not work or is too old;
-with nvcc and a CMake that is too old for it, with an nvcc that does not run or is too old, and without any. What the
-build decides is seen in CMake's configuration alone, which takes seconds."""
+"""`pip install ./` on machines that are not this one: without a C++ compiler, with one that does not work or is too
+old; with nvcc and a CMake that is too old for it, with an nvcc that does not run or is too old, and without any. What
+the build decides is seen in CMake's configuration alone, which takes seconds."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from tests.support import wheels
 
 SETTINGS = ("CUDACXX", "CUDA_PATH", "CUDA_HOME", "CUDAToolkit_ROOT", "CXX", "CXXFLAGS")
 # What CMake would take for a compiler.
-NVCC, CXX = re.compile("nvcc"), re.compile(r"(.*-)?(c\+\+|g\+\+|clang\+\+|icpx|aCC|CC|xlC|c89|cc|gcc|clang)(-[\d.]+)?|nvcc")
+NVCC = re.compile("nvcc")
+CXX = re.compile(r"(.*-)?(c\+\+|g\+\+|clang\+\+|icpx|aCC|CC|xlC|c89|cc|gcc|clang)(-[\d.]+)?|nvcc")
 # What stands in for a tool: its name, and what it does.
 NVCC_BROKEN = ("nvcc", "echo 'libcudart: cannot open shared object file' >&2; exit 1")
 NVCC_11 = ("nvcc", "echo 'Cuda compilation tools, release 11.8, V11.8.89'")
 NVCC_LIES = ("nvcc", "echo 'Cuda compilation tools, release 13.0, V13.0.48'")
 CMAKE_OLD = ("cmake", "echo 'cmake version 3.25.1'; test \"$1\" = --version")
 CXX_BROKEN = ("c++", "echo 'cc1plus: cannot execute' >&2; exit 1")
-CXX_17 = ("c++", f"exec {shutil.which('c++')} \"$@\" -std=c++17")
+CXX_17 = ("c++", f'exec {shutil.which("c++")} "$@" -std=c++17')
 
 needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
 
@@ -97,7 +98,7 @@ CPU = {
     "none": ((), r"no C\+\+ compiler was found"),
     "broken": ((CXX_BROKEN,), r"the C\+\+ compiler that was found does not work"),
     "old": ((CXX_17,), r"the C\+\+ compiler \(.+\) cannot build it"),
-    "no headers": ((("c++", f"exec {shutil.which('c++')} \"$@\""),), r"Python's headers \(Python\.h\) were not found"),
+    "no headers": ((("c++", f'exec {shutil.which("c++")} "$@"'),), r"Python's headers \(Python\.h\) were not found"),
 }
 CUDA = {
     "none": ((), r"no CUDA compiler \(nvcc\) was found"),
@@ -190,7 +191,9 @@ def test_installs_without_a_compiler(sources: Path, tmp_path: Path) -> None:
     # Not isolated, with what this environment has: that would take most of the time.
     lent = wheels.lent(tmp_path / "build-tools", "scikit-build-core", "cmake", "ninja")
     env["PYTHONPATH"] = str(lent)
-    done = subprocess.run([*pip, "--no-build-isolation"], env=env, cwd=sources, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [*pip, "--no-build-isolation"], env=env, cwd=sources, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     code = """
 import warnings

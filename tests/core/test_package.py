@@ -79,7 +79,7 @@ def test_the_native_modules_run_on_every_linux(wheel: Path, tmp_path: Path) -> N
 
 @pytest.mark.skipif(shutil.which("readelf") is None, reason="needs readelf")
 def test_an_unfit_module_is_found() -> None:
-    """The test of the test: an interpreter's own library is bound lazily, and numpy's modules need their own libraries."""
+    """The test of the test: numpy's modules need a library of their own, and have a path to it."""
     import numpy as np
 
     (found,) = (Path(np.__file__).parent / "_core").glob("_multiarray_umath.*.so")

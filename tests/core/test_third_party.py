@@ -41,7 +41,7 @@ def test_the_ffi_headers_are_of_the_oldest_jaxlib() -> None:
     assert (int(match[1]), int(match[2])) == (major, minor)
     oldest = match[3]
     (declared,) = (r.partition(">=")[2] for r in EXTRAS["jax"] if r.startswith("jaxlib"))
-    assert (parts(declared) + [0, 0])[:3] == parts(oldest)
+    assert [*parts(declared), 0, 0][:3] == parts(oldest)
     assert ffi_api(theirs)[0] == major
     assert ffi_api(theirs)[1] >= minor
     if version("jaxlib") == oldest:

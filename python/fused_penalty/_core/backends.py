@@ -200,8 +200,8 @@ def choose(framework: str, name: str | None, device: str, *, steps: bool = False
 
 
 def warn_if_slow(chosen: Backend, device: str) -> None:
-    """Once, if the library's own choice is the reference on a device that the CPU's kernels serve. No warning at import:
-    whoever names a backend is not concerned."""
+    """Once, if the library's own choice is the reference on a device that the CPU's kernels serve. Not at import, and
+    not where a backend is named: there nobody is surprised."""
     if chosen.name == "reference":
         cpu = next(row for row in BACKENDS if (row.name, row.framework) == ("cpu", chosen.framework))
         if cpu.fits(device) and (reason := cpu.reason()) is not None:
