@@ -123,8 +123,8 @@ def _closure(names: Iterable[str]) -> dict[str, Distribution]:
 
 
 def run(python: Path, code: str, *paths: Path) -> str:
-    """The output of code in such an environment, with what is lent to it. Nothing but the environment is in its PATH, so
-    no compiler either, and every warning is an error."""
+    """The output of code in such an environment, with what is lent to it. Nothing but the environment is in its PATH,
+    so no compiler either, and every warning is an error."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "FUSED_PENALTY"))}
     env |= {"PATH": str(python.parent), "PYTHONPATH": os.pathsep.join(map(str, paths)), "JAX_PLATFORMS": "cpu"}
     command = [str(python), "-W", "error", "-c", code]
