@@ -12,7 +12,8 @@ import pytest
 from fused_penalty.doctor import PACKAGES
 from tests.support.paths import ROOT
 
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
 FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
 AROUND = [ROOT / f for f in ("CONTRIBUTING.md", "SECURITY.md", "CITATION.cff", "pyproject.toml", "CHANGELOG.md")]
 
@@ -50,6 +51,10 @@ def test_forms_and_workflows() -> None:
         c.rpartition(" ")[2] for c in PROJECT["classifiers"] if c.startswith("Programming Language :: Python :: 3.")
     }
     assert set(jobs["test"]["strategy"]["matrix"]["python"]) <= named
+    assert {f"3.{minor}" for minor in re.findall(r"cp3(\d+)-", PYPROJECT["tool"]["cibuildwheel"]["build"])} == named
+    release = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text())["jobs"]
+    assert set(release["publish"]["needs"]) == release.keys() - {"publish"}
+    assert release["publish"]["permissions"] == {"id-token": "write"}  # trusted publishing: there is no password
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["cff-version"] == "1.2.0"
 
 

@@ -19,9 +19,9 @@ def varying(x: jax.Array) -> frozenset[str]:
 
 def as_varying(x: Any, axes: Collection[str]) -> jax.Array:
     """The value, marked as one that differs over these axes, too."""
-    if hasattr(jax.lax, "pcast"):
-        return jax.lax.pcast(x, tuple(sorted(axes)), to="varying")
-    marked: jax.Array = jax.lax.pvary(x, tuple(sorted(axes)))
+    lax: Any = jax.lax
+    names = tuple(sorted(axes))
+    marked: jax.Array = lax.pcast(x, names, to="varying") if hasattr(lax, "pcast") else lax.pvary(x, names)
     return marked
 
 
