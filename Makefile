@@ -114,8 +114,9 @@ $(VENV)/.lint $(VENV)/.docs: $(VENV)/.%: $(VENV)/.built pyproject.toml constrain
 	$(PIP) $(call EXTRA,$*)
 	touch $@
 
+# setuptools: torch's compiler finds the C++ compiler by it.
 $(VENV)/.oldest: $(VENV)/.built pyproject.toml $(CONSTRAINTS)
-	$(PIP) $(call EXTRA,test)
+	$(PIP) $(call EXTRA,test) setuptools
 	touch $@
 
 # Not the package itself: the wheel is not to be mistaken for what is here.
