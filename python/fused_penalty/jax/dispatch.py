@@ -16,7 +16,7 @@ from jax.interpreters import mlir
 from jax.sharding import NamedSharding, PartitionSpec
 
 from .._core import backends
-from .._core.backends import JaxBackend, Launched
+from .._core.protocols import JaxBackend, Launched
 from .._core.errors import bad
 
 

@@ -17,10 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._core.backends import JaxBackend, Launched
 from .._core.dtypes import DTYPES
 from .._core.operations import Op
 from .._core.plan import BOTH, Plan
+from .._core.protocols import JaxBackend, Launched
 from .dispatch import launched
 from .shares import Shares
 

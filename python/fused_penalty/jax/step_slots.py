@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._core.backends import JaxBackend, Launched
 from .._core.plan import BOTH, Plan
+from .._core.protocols import JaxBackend, Launched
 from .._core.steps import COLUMNS, Step
 from .dispatch import launched
 from .shares import Shares

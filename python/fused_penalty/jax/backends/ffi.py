@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ..._core.backends import Launched
+from ..._core.protocols import Launched
 from ..._core.operations import Op
 from ..._core.plan import Plan
 from ..._core.steps import COLUMNS, Step

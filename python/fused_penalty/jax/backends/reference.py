@@ -17,9 +17,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..._core.backends import Launched
 from ..._core.operations import Op
 from ..._core.plan import BOTH, Plan
+from ..._core.protocols import Launched
 from ..._core.steps import Step as OptimizerStep
 from ..elastic_net import displacement, wide, written
 from ..step_formula import Stepped, stepped
