@@ -10,12 +10,10 @@ CONSTRAINTS := constraints.txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)
 NATIVE := $(shell find kernels csrc third_party -type f -not -name '*.md') CMakeLists.txt
 CPP := $(shell find kernels csrc tests -name '*.h' -o -name '*.cc' -o -name '*.cu')
-# PTX for GPUs from Ampere on, and machine code for the H100, which is what the tests read: half of the default's time.
-export FUSED_PENALTY_CUDA_ARCHS ?= 80-virtual;90-real
 # Whoever works on the kernels wants to know that they do not build.
 export FUSED_PENALTY_CPU ?= ON
-# Machine code for each generation of GPUs, and PTX for those to come.
-WHEEL_ARCHS ?= 80-real;86-real;89-real;90-real;100-real;120
+# Of wheels: machine code, beside the PTX that every build has.
+WHEEL_ARCHS ?= $(if $(shell command -v nvcc),80;86;89;90;100;120)
 PLAIN_PATH := $(PATH)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -26,7 +24,7 @@ TRITON = if [ "$$(uname)" = Linux ]; then $(PIP) triton; fi
 EXAMPLES := train_digits_jax train_digits_torch weight_histograms loss_landscape torch7_callback tensorflow_style l1_and_adam \
   finetune_minilm
 
-.PHONY: help test test-plain test-oldest wheel bench examples gpu-check reliability clients lint format sanitize docs clean
+.PHONY: help test test-plain test-oldest wheel bench examples gpu-check reliability clients images lint format sanitize docs clean
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 18
 
@@ -75,6 +73,9 @@ reliability: $(VENV)/.test $(VENV)/.bench  ## try every promise and write docs/r
 
 clients: $(VENV)/.clients  ## a short training run with each library that users train with
 	$(BIN)/python -m pytest -q tests/clients
+
+images: $(VENV)/.base  ## the PTX of the CUDA kernels, after a change of one: needs nvcc, takes minutes
+	$(BIN)/python kernels/cuda/images/make.py ptx
 
 lint: $(VENV)/.lint  ## ruff, mypy, clang-format
 	$(BIN)/ruff check .

@@ -69,7 +69,7 @@ def launches() -> Report | str:
                 call()
                 torch.cuda.synchronize()
             events = [e for e in profile.events() if e.device_type == torch.autograd.DeviceType.CUDA]
-            fused = sum("penalty_kernel" in e.name for e in events)
+            fused = sum(e.name.startswith(("fused_penalty_", "penalty_kernel")) for e in events)  # CUDA's, Triton's
             found[f"{backend} {model} {name}"] = {"fused kernels": fused, "all kernels, copies and fills": len(events)}
     return found
 

@@ -1,4 +1,4 @@
-// What the XLA FFI handlers of CUDA share: scratch memory, and what a launch reports.
+// What the XLA FFI handlers of CUDA share: where they launch, and scratch memory.
 #pragma once
 
 #include <string>
@@ -7,6 +7,8 @@
 #include "jax_operands.h"
 
 namespace fused_penalty {
+
+using DeviceStream = ffi::PlatformStream<cuda::Stream>;
 
 // Throws std::invalid_argument for scratch that is too small or lies askew.
 inline void check_scratch(const ffi::AnyBuffer& scratch, size_t needed) {
@@ -18,9 +20,17 @@ inline void check_scratch(const ffi::AnyBuffer& scratch, size_t needed) {
     throw std::invalid_argument("scratch must lie at a multiple of 16 bytes");
 }
 
-inline ffi::Error to_ffi(const cuda::Status& status) {
-  if (!status.where) return ffi::Error::Success();
-  return ffi::Error::Internal(std::string("fused_penalty: ") + status.where + ": " + cudaGetErrorString(status.error));
+// The binding of a handler of either stage; `code`: which attribute says what it does.
+template <ffi::ExecutionStage kStage>
+auto device_binding(const char* code) {
+  return ffi::Ffi::Bind<kStage>()
+      .template Ctx<DeviceStream>()
+      .template Ctx<ffi::DeviceOrdinal>()
+      .template Arg<ffi::Buffer<ffi::U32>>()
+      .RemainingArgs()
+      .template Attr<int32_t>(code)
+      .template Attr<bool>("anchored")
+      .RemainingRets();
 }
 
 }  // namespace fused_penalty

@@ -126,19 +126,27 @@ struct ChunkRows {
   }
 };
 
-// Checks and runs. No exception may leave a handler, which XLA calls through C.
-template <class Check, class Run>
-ffi::Error checked(const Check& check, const Run& run) {
+// What `run` gives. No exception may leave a handler, which XLA calls through C.
+template <class Run>
+ffi::Error caught(const Run& run) {
   try {
-    const auto call = check();
-    return call ? run(*call) : call.error();
+    return run();
   } catch (const std::invalid_argument& error) {
     return ffi::Error::InvalidArgument(std::string("fused_penalty: ") + error.what());
-  } catch (const std::bad_alloc&) {
-    return {ffi::ErrorCode::kResourceExhausted, "fused_penalty: out of memory"};
+  } catch (const std::bad_alloc& error) {
+    return {ffi::ErrorCode::kResourceExhausted, std::string("fused_penalty: out of memory: ") + error.what()};
   } catch (const std::exception& error) {
     return ffi::Error::Internal(std::string("fused_penalty: ") + error.what());
   }
+}
+
+// Checks and runs.
+template <class Check, class Run>
+ffi::Error checked(const Check& check, const Run& run) {
+  return caught([&] {
+    const auto call = check();
+    return call ? run(*call) : call.error();
+  });
 }
 
 }  // namespace fused_penalty

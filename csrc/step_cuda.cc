@@ -3,7 +3,6 @@
 #include <pybind11/stl.h>
 
 #include "../kernels/cuda/step_launch.h"
-#include "cuda_launched.h"
 #include "step_arrays.h"
 
 namespace py = pybind11;
@@ -36,12 +35,11 @@ void launch_step(int code, const Table& table, uintptr_t table_there, const Tens
   const size_t needed = cuda::step_scratch_bytes(step, anchor, count, leaves);
   expect(sizeof(double) * room.count >= needed && reinterpret_cast<uintptr_t>(room.data) % 16 == 0, "scratch",
          "must have step_scratch_bytes at a multiple of 16");
-  launched([&] {
-    return cuda::launch(
-        {step, reinterpret_cast<const Chunk*>(table_there), count, at.x, at.anchor, at.gradient, at.first, at.second,
-         at.maximum, at.wide_state.get(), leaves, given.data, true, room.data, found.data, true, slots},
-        reinterpret_cast<cudaStream_t>(stream));
-  });
+  const py::gil_scoped_release unlocked;
+  cuda::launch(
+      {step, reinterpret_cast<const Chunk*>(table_there), count, at.x, at.anchor, at.gradient, at.first, at.second,
+       at.maximum, at.wide_state.get(), leaves, given.data, true, room.data, found.data, true, slots},
+      {device.second, reinterpret_cast<cuda::Stream>(stream)});
 }
 
 }  // namespace

@@ -1,8 +1,10 @@
-// What a launch passes to its kernel, and how addresses get there when they are too many.
+// What a launch passes to its kernel, and how addresses get there when they are too many. The host and the kernels
+// share it.
 #pragma once
 
+#include <cstddef>
+
 #include "../chunks.h"
-#include "device.h"
 
 namespace fused_penalty::cuda {
 
@@ -23,8 +25,6 @@ struct Arguments {
   int chunk_count, slots, leaves;
   bool wide_coefficients, wide_totals;
   const void* addresses[kCapacity];
-
-  __device__ const void* address(int i) const { return more ? more[i] : addresses[i]; }
 };
 
 // For models with more addresses than a launch holds: puts some of them into the table `more`.
@@ -35,9 +35,8 @@ struct SomeAddresses {
   const void* addresses[kCapacity];
 };
 
-template <int kCapacity>
-__global__ void write_addresses_kernel(const __grid_constant__ SomeAddresses<kCapacity> some) {
-  for (int i = static_cast<int>(threadIdx.x); i < some.count; i += kThreads) some.to[i] = some.addresses[i];
-}
+// A launch holds 4 KB of arguments on every driver, 32,764 bytes since CUDA 12.1.
+constexpr int kFew = 480, kMany = 4080;
+static_assert(sizeof(Arguments<kFew>) <= 4096 && sizeof(Arguments<kMany>) <= 32764);
 
 }  // namespace fused_penalty::cuda

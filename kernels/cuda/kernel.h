@@ -1,6 +1,7 @@
 // The kernel of an operation: one launch walks all chunks.
 #pragma once
 
+#include "addresses.h"
 #include "partials.h"
 #include "walk.h"
 
@@ -36,11 +37,11 @@ __device__ void read_coefficients(const A& arg, const Chunk& chunk, F& a, F& b) 
 template <class T, Op kOp, bool kAnchored, class A>
 __device__ Found<columns(kOp)> walk(const Chunk& chunk, const A& arg) {
   const auto leaf = static_cast<int>(chunk.leaf), length = static_cast<int>(chunk.length());
-  const auto* x = static_cast<const T*>(arg.address(leaf)) + chunk.offset();
+  const auto* x = static_cast<const T*>(address_of(arg, leaf)) + chunk.offset();
   const T* anchor = nullptr;
-  if constexpr (kAnchored) anchor = static_cast<const T*>(arg.address(arg.leaves + leaf)) + chunk.offset();
+  if constexpr (kAnchored) anchor = static_cast<const T*>(address_of(arg, arg.leaves + leaf)) + chunk.offset();
   if constexpr (writes(kOp)) {
-    if (auto* out = static_cast<T*>(const_cast<void*>(arg.address((kAnchored ? 2 : 1) * arg.leaves + leaf)))) {
+    if (auto* out = static_cast<T*>(const_cast<void*>(address_of(arg, (kAnchored ? 2 : 1) * arg.leaves + leaf)))) {
       Walk<T, kOp, kAnchored> walk{{x, anchor, out + chunk.offset()}, {}, {}, chunk.has_l1(), chunk.has_l2()};
       read_coefficients(arg, chunk, walk.a, walk.b);
       return walk.run(length);
@@ -70,9 +71,9 @@ __device__ Found<columns(kOp)> walk_any(const Chunk& chunk, const A& arg) {
   __builtin_unreachable();  // the planner writes no other code
 }
 
+// The kernel; images/entry.cu makes entry points of it.
 template <Op kOp, bool kAnchored, int kCapacity>
-__global__ void __launch_bounds__(kThreads, blocks_of(kOp, kAnchored))
-    penalty_kernel(const __grid_constant__ Arguments<kCapacity> arg) {
+__device__ __forceinline__ void run_operation(const Arguments<kCapacity>& arg) {
   over_chunks<OpColumns<kOp>>(arg, [&arg](const Chunk& chunk) { return walk_any<kOp, kAnchored>(chunk, arg); });
 }
 

@@ -1,14 +1,21 @@
-// The CUDA launcher: raw pointers, a plan's table of chunks on the device and a stream in; one launch. Framework-free.
-// Nothing here allocates, waits or asks the device for anything, so a stream that is being captured can take it.
+// The CUDA launcher: raw pointers, a plan's table of chunks on the device and a stream in; one launch. Framework-free,
+// and compiled by the host's compiler alone. Once a kernel is loaded nothing here allocates, waits or asks the device
+// for anything, so a stream that is being captured can take it. What fails throws cuda::Error or cuda::OutOfMemory with
+// the driver's words; nothing is left behind that a later launch would meet.
 #pragma once
-
-#include <cuda_runtime_api.h>
 
 #include <cstddef>
 
 #include "../chunks.h"
+#include "driver.h"
 
 namespace fused_penalty::cuda {
+
+// Where a launch goes: a device by its number, the caller's current one, and one of its streams.
+struct Queue {
+  int device;
+  Stream stream;
+};
 
 struct Launch {
   Op op;
@@ -28,12 +35,9 @@ struct Launch {
 
 size_t scratch_bytes(Op, int chunk_count, int addresses);
 
-// What went wrong, and at which call; `where` is null after success.
-struct Status {
-  cudaError_t error = cudaSuccess;
-  const char* where = nullptr;
-};
+void launch(const Launch&, const Queue&);
 
-Status launch(const Launch&, cudaStream_t);
+// Loads what a launch with so many addresses needs, so that the launch itself can be captured.
+void prepare(Op, bool anchored, size_t addresses, const Queue&);
 
 }  // namespace fused_penalty::cuda

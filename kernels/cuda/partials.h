@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "arguments.h"
+#include "device.h"
 
 namespace fused_penalty::cuda {
 

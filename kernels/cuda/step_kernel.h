@@ -1,30 +1,20 @@
-// The kernel of a step: one launch walks all chunks, as penalty_kernel does.
-//
-// Addresses of `Arguments`: x of every leaf, then the anchors, then the arrays of the step in the order of their roles.
-// A leaf without the array that decides (steps.h) is only read.
+// The kernel of a step: one launch walks all chunks, as that of an operation does. A leaf without the array that
+// decides (steps.h) is only read.
 #pragma once
 
+#include "addresses.h"
 #include "partials.h"
+#include "step_arguments.h"
 #include "step_walk.h"
 #include "walk.h"
 
 namespace fused_penalty::cuda {
-
-// The lowest bit of an address of x, which its alignment leaves free: the state is float32 beside 16 bits.
-constexpr uintptr_t kWideState = 1;
 
 struct StepColumns {
   static constexpr int kCount = kStepColumns;
   static constexpr double merged(int, double a, double b) { return a + b; }
   static constexpr bool is_count(int column) { return is_step_count(column); }
 };
-
-// How many arrays a leaf has, and which of them an array of this role is; x is number 0.
-constexpr int step_arrays(Step step, bool anchored, uint32_t before = 1u << kStepRoles) {
-  int count = anchored ? 2 : 1;
-  for (uint32_t role = 1; role < before; role *= 2) count += has(step, role) ? 1 : 0;
-  return count;
-}
 
 // The arrays of a chunk's leaf, from where the chunk starts.
 template <Step kStep, bool kAnchored, class A>
@@ -56,7 +46,7 @@ class StepLeaf {
   int64_t offset_;
 
   __device__ uintptr_t word(int array) const {
-    return reinterpret_cast<uintptr_t>(arg_.address(array * arg_.leaves + leaf_));
+    return reinterpret_cast<uintptr_t>(address_of(arg_, array * arg_.leaves + leaf_));
   }
 };
 
@@ -121,9 +111,9 @@ __device__ Found<kStepColumns> step_any(const Chunk& chunk, const A& arg) {
   __builtin_unreachable();  // the bindings admit dtypes that can be written
 }
 
+// The kernel; images/step_entry.cu makes entry points of it.
 template <Step kStep, bool kAnchored, int kCapacity>
-__global__ void __launch_bounds__(kThreads, step_blocks(kStep, kAnchored))
-    step_kernel(const __grid_constant__ Arguments<kCapacity> arg) {
+__device__ __forceinline__ void run_step(const Arguments<kCapacity>& arg) {
   over_chunks<StepColumns>(arg, [&arg](const Chunk& chunk) { return step_any<kStep, kAnchored>(chunk, arg); });
 }
 

@@ -28,6 +28,8 @@ struct StepLaunch {
 
 size_t step_scratch_bytes(Step, bool anchored, int chunk_count, int leaves);
 
-Status launch(const StepLaunch&, cudaStream_t);
+void launch(const StepLaunch&, const Queue&);
+
+void prepare(Step, bool anchored, size_t addresses, const Queue&);
 
 }  // namespace fused_penalty::cuda

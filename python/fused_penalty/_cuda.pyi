@@ -6,9 +6,13 @@ import numpy as np
 
 from ._cpu import Tensors
 
-def why_not() -> str | None: ...
+def presence() -> tuple[bool, str | None]:
+    """Whether a driver and a device are here, and why the kernels cannot run on any, or None."""
+
 def scratch_bytes(op: int, chunks: int, addresses: int) -> int: ...
-def ffi_targets() -> dict[str, Any]: ...
+def ffi_handlers() -> dict[str, dict[str, Any]]:
+    """By target and stage of XLA."""
+
 def launch(
     op: int,
     anchored: bool,
@@ -16,10 +20,11 @@ def launch(
     chunks: int,
     addresses: list[int],
     leaves: int,
-    strengths: int,
+    coefficients: int,
     scratch: int,
     totals: int,
     slots: int,
+    device: int,
     stream: int,
 ) -> None: ...
 def step_scratch_bytes(step: int, anchored: bool, chunks: int, leaves: int) -> int: ...

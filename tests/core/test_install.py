@@ -1,6 +1,6 @@
 """`pip install ./` on machines that are not this one: without a C++ compiler, with one that does not work or is too
-old; with nvcc and a CMake that is too old for it, with an nvcc that does not run or is too old, and without any. What
-the build decides is seen in CMake's configuration alone, which takes seconds."""
+old; without nvcc, with one that does not run, with a CMake that is too old: CUDA needs none of them. What the build
+decides is seen in CMake's configuration alone, which takes seconds."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.support import wheels
+from tests.support.paths import ROOT
 
 SETTINGS = ("CUDACXX", "CUDA_PATH", "CUDA_HOME", "CUDAToolkit_ROOT", "CXX", "CXXFLAGS")
 # What CMake would take for a compiler.
@@ -23,13 +24,9 @@ NVCC = re.compile("nvcc")
 CXX = re.compile(r"(.*-)?(c\+\+|g\+\+|clang\+\+|icpx|aCC|CC|xlC|c89|cc|gcc|clang)(-[\d.]+)?|nvcc")
 # What stands in for a tool: its name, and what it does.
 NVCC_BROKEN = ("nvcc", "echo 'libcudart: cannot open shared object file' >&2; exit 1")
-NVCC_11 = ("nvcc", "echo 'Cuda compilation tools, release 11.8, V11.8.89'")
-NVCC_LIES = ("nvcc", "echo 'Cuda compilation tools, release 13.0, V13.0.48'")
 CMAKE_OLD = ("cmake", "echo 'cmake version 3.25.1'; test \"$1\" = --version")
 CXX_BROKEN = ("c++", "echo 'cc1plus: cannot execute' >&2; exit 1")
 CXX_17 = ("c++", f'exec {shutil.which("c++")} "$@" -std=c++17')
-
-needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
 
 
 @pytest.fixture(scope="module")
@@ -61,14 +58,9 @@ def environment(
     return {**kept, "PATH": os.pathsep.join(map(str, path)), **settings}
 
 
-@pytest.fixture(scope="module")
-def cpp_is_known(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A build folder in which CMake has found the C++ compiler, for what is asked about CUDA."""
-    folder = tmp_path_factory.mktemp("configured")
-    done = configure(sources, folder / "build", environment(folder, FUSED_PENALTY_CUDA="OFF"))
-    assert done.returncode == 0, done.stderr
-    assert "CUDA" not in done.stdout + done.stderr
-    return folder / "build"
+def words(text: str) -> str:
+    """As one line: CMake wraps its messages."""
+    return " ".join(text.split())
 
 
 def configure(sources: Path, build: Path, env: dict[str, str], *more: str) -> subprocess.CompletedProcess[str]:
@@ -77,13 +69,12 @@ def configure(sources: Path, build: Path, env: dict[str, str], *more: str) -> su
     command = [Path(cmake.CMAKE_BIN_DIR) / "cmake", "-S", sources, "-B", build]
     command += [f"-DPython_EXECUTABLE={sys.executable}", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]
     command += [f"-D{name}={env.get(name, 'AUTO')}" for name in ("FUSED_PENALTY_CPU", "FUSED_PENALTY_CUDA")]
-    command += ["-DFUSED_PENALTY_CUDA_ARCHS=90", *more]
+    command += more
     return subprocess.run(list(map(str, command)), env=env, capture_output=True, text=True, timeout=300)
 
 
-def words(text: str) -> str:
-    """As one line: CMake wraps its messages."""
-    return " ".join(text.split())
+def has_cuda(folder: Path) -> bool:
+    return (folder / "build" / "CMakeFiles" / "_cuda.dir").exists()
 
 
 def reasons(build: Path) -> dict[str, str]:
@@ -99,12 +90,6 @@ CPU = {
     "broken": ((CXX_BROKEN,), r"the C\+\+ compiler that was found does not work"),
     "old": ((CXX_17,), r"the C\+\+ compiler \(.+\) cannot build it"),
     "no headers": ((("c++", f'exec {shutil.which("c++")} "$@"'),), r"Python's headers \(Python\.h\) were not found"),
-}
-CUDA = {
-    "none": ((), r"no CUDA compiler \(nvcc\) was found"),
-    "broken": ((NVCC_BROKEN,), r"\S+nvcc --version fails \(1\)"),
-    "old": ((NVCC_11,), r"\S+nvcc is release 11\.8; 12\.1 or newer is needed"),
-    "lies": ((NVCC_LIES,), r"CMake [\d.]+ cannot build with \S+nvcc"),
 }
 
 
@@ -130,37 +115,33 @@ def test_cpu_on_insists_and_off_does_not_look(sources: Path, tmp_path: Path) -> 
     assert reasons(tmp_path / "build") == {n: f"FUSED_PENALTY_{n.upper()} was OFF" for n in ("cpu", "cuda")}
 
 
-@pytest.mark.parametrize("kind", CUDA)
-def test_auto_goes_on_without_cuda_and_says_why(sources: Path, tmp_path: Path, cpp_is_known: Path, kind: str) -> None:
-    tools, reason = CUDA[kind]
-    done = configure(sources, cpp_is_known, environment(tmp_path, *tools))
+@pytest.mark.parametrize("tools", [(), (NVCC_BROKEN,)], ids=["no nvcc", "a broken nvcc"])
+def test_cuda_needs_no_nvcc(sources: Path, tmp_path: Path, tools: tuple[tuple[str, str], ...]) -> None:
+    done = configure(sources, tmp_path / "build", environment(tmp_path, *tools))
     assert done.returncode == 0, done.stderr
-    assert re.search(f"The CUDA module is left out: {reason}", words(done.stdout + done.stderr)), done.stderr
-    assert ("CMake Warning" in done.stderr) == (kind != "none")
-    assert re.fullmatch(reason, reasons(cpp_is_known)["cuda"])
-    assert not (cpp_is_known / "CMakeFiles" / "_cuda.dir").exists()
+    assert "CUDA module is left out" not in done.stdout + done.stderr
+    assert has_cuda(tmp_path)
 
 
-@pytest.mark.parametrize("kind", CUDA)
-def test_on_insists_and_says_why(sources: Path, tmp_path: Path, cpp_is_known: Path, kind: str) -> None:
-    tools, reason = CUDA[kind]
-    done = configure(sources, cpp_is_known, environment(tmp_path, *tools, FUSED_PENALTY_CUDA="ON"))
-    assert done.returncode != 0
-    assert re.search(f"FUSED_PENALTY_CUDA=ON, but {reason}", words(done.stderr)), done.stderr
-
-
-@needs_nvcc
-def test_nvcc_is_taken(sources: Path, tmp_path: Path) -> None:
-    """And tried once: the second configuration knows."""
-    env = environment(tmp_path, hidden=None)
-    done = configure(sources, tmp_path / "build", env)
+def test_off_leaves_it_out(sources: Path, tmp_path: Path) -> None:
+    done = configure(sources, tmp_path / "build", environment(tmp_path, FUSED_PENALTY_CUDA="OFF"))
     assert done.returncode == 0, done.stderr
-    assert "Trying whether the CUDA module" in done.stdout
-    assert (tmp_path / "build" / "CMakeFiles" / "_cuda.dir").exists()
-    shutil.rmtree(tmp_path / "shims")
-    again = configure(sources, tmp_path / "build", env)
-    assert again.returncode == 0, again.stderr
-    assert "Trying whether" not in again.stdout
+    assert not has_cuda(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("tools", "reason"),
+    [((), "nvcc is needed for machine code"), ((NVCC_BROKEN,), "nvcc cannot compile .*libcudart")],
+    ids=["no nvcc", "a broken nvcc"],
+)
+def test_machine_code_insists_on_nvcc(
+    sources: Path, tmp_path: Path, tools: tuple[tuple[str, str], ...], reason: str
+) -> None:
+    make = sources / "kernels" / "cuda" / "images" / "make.py"
+    command = [sys.executable, str(make), "pack", str(tmp_path), str(tmp_path), "90"]
+    done = subprocess.run(command, env=environment(tmp_path, *tools), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert re.search(reason, done.stderr, re.DOTALL), done.stderr
 
 
 def pip_install(
@@ -215,15 +196,24 @@ print(fp.backends())
         assert re.search(rf"^cpu +{name} +cpu +no +{re.escape(reason)}", found, re.MULTILINE), found
 
 
-@needs_nvcc
-def test_builds_where_nvcc_is_newer_than_the_system_s_cmake(sources: Path, tmp_path: Path) -> None:
-    """By a CMake that pip brings. The kernels themselves take minutes, and make builds them: here it is the
-    configuration, in build isolation, with the small project that find.cmake builds. CUDA is insisted on."""
-    env = environment(tmp_path, CMAKE_OLD, hidden=None, FUSED_PENALTY_CUDA_ARCHS="90", FUSED_PENALTY_CUDA="ON")
-    folder = tmp_path / "build"
-    options = [f"build-dir={folder}", "build.targets=clean", "install.components=none"]
-    _, done = pip_install(sources, tmp_path, env, *(f"--config-settings={o}" for o in options))
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr
-    assert "Trying whether the CUDA module can be built" in done.stdout + done.stderr
-    assert (folder / "CMakeFiles" / "_cuda.dir").exists()
-    assert list((folder / "cuda-probe").glob("libprobe.*"))
+def built(python: Path) -> tuple[set[str], str]:
+    """The native modules that were installed, and what the package says of its backends."""
+    code = "import fused_penalty as fp; print(fp.__file__); print(fp.backends())"
+    done = subprocess.run([str(python), "-c", code], capture_output=True, text=True, cwd=python.parent, timeout=120)
+    assert done.returncode == 0, done.stderr
+    where, _, backends = done.stdout.partition("\n")
+    assert Path(where).is_relative_to(python.parent.parent)
+    return {f.name.split(".")[0] for f in Path(where).parent.glob("_*.so")}, backends
+
+
+def test_installs_beside_a_broken_nvcc(sources: Path, tmp_path: Path) -> None:
+    """Both modules; what CUDA lacks is the driver. Not optimised, which would take most of the time."""
+    quick = "--config-settings=cmake.define.CMAKE_CXX_FLAGS_RELEASE=-O0"
+    python, done = pip_install(sources, tmp_path, environment(tmp_path, NVCC_BROKEN, CMAKE_OLD), quick)
+    assert done.returncode == 0, done.stdout + done.stderr
+    modules, backends = built(python)
+    assert modules == {"_cpu", "_cuda"}
+    rows = [line for line in backends.splitlines() if line.startswith("cuda ")]
+    assert len(rows) == 2
+    for row in rows:
+        assert " yes" in row or re.search(r" no  +no (NVIDIA driver: libcuda\.so\.1|device)", row), row

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.emulation.harness import ROOT
+from tests.emulation.images import make
 
 ARCHS = ("sm_80", "sm_90", "sm_100", "sm_120")
 REGISTERS, WARPS = 65536, {"sm_80": 64, "sm_90": 64, "sm_100": 64, "sm_120": 48}  # of one SM
@@ -84,16 +85,22 @@ def source(kernel: str) -> str:
 using namespace fused_penalty;
 using namespace fused_penalty::cuda;
 {"".join(probes)}
-template __global__ void fused_penalty::cuda::penalty_kernel<{op}, {anchored}, 480>(
-    const __grid_constant__ Arguments<480>);
+#define NAME penalty_kernel
+#define OP {op}
+#define ANCHORED {anchored}
+#define CAPACITY kFew
+#include "kernels/cuda/images/entry.cu"
 """
 
 
 def compiled(source: str, arch: str, folder: Path) -> Path:
     code, cubin = folder / "probe.cu", folder / "probe.cubin"
     code.write_text(source)
-    flags = ["-std=c++20", "-O3", "--fmad=false", "--expt-relaxed-constexpr", f"-arch={arch}", f"-I{ROOT}", "-cubin"]
-    subprocess.run(["nvcc", *flags, str(code), "-o", str(cubin)], check=True, capture_output=True)
+    subprocess.run(
+        ["nvcc", *make.FLAGS, f"-arch={arch}", f"-I{ROOT}", "-cubin", str(code), "-o", str(cubin)],
+        check=True,
+        capture_output=True,
+    )
     return cubin
 
 

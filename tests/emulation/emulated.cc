@@ -43,7 +43,7 @@ struct Buffer {
 
 template <Op kOp, bool kAnchored, int kCapacity>
 void run(const Header& h, const Arguments<kCapacity>& arg) {
-  auto kernel = penalty_kernel<kOp, kAnchored, kCapacity>;
+  auto kernel = run_operation<kOp, kAnchored, kCapacity>;
   LAUNCH(kernel, h.grid, kThreads, 0, 0, arg);
 }
 
@@ -86,7 +86,7 @@ void prepare(const Header& h, FILE* in, FILE* out) {
       SomeAddresses<kCapacity> some{
           more.get() + from, static_cast<int>(std::min<size_t>(kCapacity, addresses.size() - from)), {}};
       std::copy_n(addresses.begin() + from, some.count, some.addresses);
-      auto kernel = write_addresses_kernel<kCapacity>;
+      auto kernel = write_addresses<kCapacity>;
       LAUNCH(kernel, 1, kThreads, 0, 0, some);
     }
     arg->more = more.get();

@@ -5,6 +5,6 @@ using namespace fused_penalty;
 using namespace fused_penalty::cuda;
 
 extern "C" void emulated_step(const Arguments<480>* arg, int grid) {
-  auto kernel = step_kernel<Step::kAmsgrad, true, 480>;  // the one with most arrays
+  auto kernel = run_step<Step::kAmsgrad, true, 480>;  // the one with most arrays
   LAUNCH(kernel, grid, kThreads, 0, 0, *arg);
 }

@@ -1,14 +1,13 @@
-"""What test_mock_runtime.py runs, each in a process of its own: the CUDA launcher and handlers on the mock runtime.
+"""What test_mock_driver.py runs, each in a process of its own: the CUDA launcher and handlers on the mock driver.
 
 XLA's CPU client is the caller. The row `mock` of the backends is the CUDA row of JAX for the platform `cpu`."""
 
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import itertools
-import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -25,6 +24,7 @@ from fused_penalty.jax.backends import ffi
 
 TARGET, STEP_TARGET = "mock_fused_penalty", "mock_fused_penalty_step"
 L1, L2 = 0.1, 0.2
+INVALID_VALUE, OUT_OF_MEMORY = 1, 2  # errors of the driver
 XLA_ERRORS = (jax.errors.JaxRuntimeError, ValueError)  # which of them is XLA's choice
 Verb = Callable[[Any, Any, str], Any]  # parameters, anchors, backend
 VERBS: dict[str, Verb] = {
@@ -36,20 +36,25 @@ VERBS: dict[str, Verb] = {
 }
 
 
+def pointer(capsule: Any) -> ctypes.c_void_p:
+    read = ctypes.pythonapi.PyCapsule_GetPointer
+    read.restype, read.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    return ctypes.c_void_p(read(capsule, None))
+
+
 class Mock:
-    """The module, and what its runtime is told and asked."""
+    """The module of the package, and what its driver is told and asked."""
 
     def __init__(self, path: str) -> None:
-        # Not its own name: of a module that is loaded under the same name, pybind11 would give that one.
-        spec = importlib.util.spec_from_file_location("mock._cuda", path)
-        assert spec is not None
-        assert spec.loader is not None
-        self.cuda = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(self.cuda)
-        self.library = ctypes.CDLL(path)
-        self.library.mock_count.restype = ctypes.c_longlong
-        assert self.cuda.__file__ == path
-        sys.modules["fused_penalty._cuda"] = self.cuda
+        self.folder = Path(path).parent
+        self.driver = ctypes.CDLL(path)  # whoever opens libcuda.so.1 from now on is given this one
+        self.driver.mock_count.restype = ctypes.c_longlong
+        self.driver.mock_new_captured_stream.restype = ctypes.c_void_p
+        from fused_penalty import _cuda
+
+        self.cuda = _cuda
+        for number, stages in enumerate(_cuda.ffi_handlers().values()):
+            self.driver.mock_use_handlers(number, pointer(stages["initialize"]), pointer(stages["execute"]))
         backends.BACKENDS = (backends.Backend("mock", "jax", ("cpu",), self._row, steps=True), *backends.BACKENDS)
 
     def _row(self) -> Any:
@@ -57,7 +62,7 @@ class Mock:
 
         def register(handlers: Any, platform: str) -> None:
             for target in handlers:
-                handler = jax.ffi.pycapsule(getattr(self.library, f"mock_{target}"))
+                handler = jax.ffi.pycapsule(getattr(self.driver, f"mock_{target}"))
                 jax.ffi.register_ffi_target(f"mock_{target}", handler, "cpu")
 
         with patch.object(ffi, "register", register):
@@ -75,14 +80,15 @@ class Mock:
         return Launcher(**vars(made))
 
     def count(self, what: str) -> int:
-        return self.library.mock_count(what.encode())
+        return self.driver.mock_count(what.encode())
 
     def command_buffers(self, replays: int) -> None:
         """From now on a program: its first call is recorded, and each call is so many replays; 0: none is recorded."""
-        self.library.mock_command_buffers(replays)
+        self.driver.mock_command_buffers(replays)
 
-    def fail_next(self, function: str) -> None:
-        self.library.mock_fail_next(function.encode())
+    def fail(self, function: str, *, after: int = 0, error: int = INVALID_VALUE) -> None:
+        """After so many calls that do not, this function of the driver fails once."""
+        self.driver.mock_fail(function.encode(), after, error)
 
     def check_memory(self) -> None:
         """Nobody else's memory has changed, and none was asked for that XLA does not plan."""
@@ -156,13 +162,13 @@ def refusals(mock: Mock) -> None:
         return jax.ffi.ffi_call(TARGET, results)(plan.table, x, op=np.int32(Op.SUMS), anchored=False)[0]
 
     np.testing.assert_array_equal(call(size, np.uint8), [[100, 100]])
-    launches = mock.count("cudaLaunchKernel")
+    launches = mock.count("cuLaunchKernel")
     refused(lambda: call(size - 1, np.uint8), f"scratch must have {size} bytes, not {size - 1}")
     refused(lambda: call(size, np.int8), "")
-    mock.library.mock_skew_results(8)
+    mock.driver.mock_skew_results(8)
     refused(lambda: call(size, np.uint8), "multiple of 16")
-    mock.library.mock_skew_results(0)
-    assert mock.count("cudaLaunchKernel") == launches
+    mock.driver.mock_skew_results(0)
+    assert mock.count("cuLaunchKernel") == launches
     np.testing.assert_array_equal(call(size, np.uint8), [[100, 100]])
     mock.check_memory()
 
@@ -170,77 +176,6 @@ def refusals(mock: Mock) -> None:
 def refused(call: Callable[[], Any], words: str) -> None:
     with pytest.raises(XLA_ERRORS, match=f"INVALID_ARGUMENT.*{words}"):
         jax.block_until_ready(call())
-
-
-RUNTIME = (
-    "cudaGetDevice", "cudaDeviceGetAttribute", "cudaOccupancyMaxActiveBlocksPerMultiprocessor", "cudaMemsetAsync",
-    "cudaLaunchKernel",
-)  # fmt: skip
-
-
-def errors(mock: Mock) -> None:
-    """An error is raised once, by the call that met it; the next launch is good. The GIL is free meanwhile."""
-    launch = Launch(mock, 1)
-    for number, function in enumerate(RUNTIME):
-        mock.library.mock_use_device(number)  # of which nothing is known yet
-        mock.fail_next(function)
-        launch.fails(function.replace("cudaLaunchKernel", "the launch of the kernel"))
-        launch.succeeds()
-        launch.succeeds()
-    many = Launch(mock, 4081)
-    mock.fail_next("cudaLaunchKernel")
-    many.fails("writes addresses")
-    many.succeeds()
-    for op in (Op.GRADIENT, Op.STATS):  # each kernel asks how many of its blocks fit
-        asked = mock.count(RUNTIME[2])
-        Launch(mock, 1, op).succeeds()
-        Launch(mock, 1, op).succeeds()
-        assert mock.count(RUNTIME[2]) == asked + 1, op
-    mock.library.mock_set_last_error(1)  # of somebody else, who will ask for it
-    launch.succeeds()
-    assert mock.library.mock_last_error() == 1
-    mock.library.mock_set_last_error(0)
-    assert mock.count("calls that held the GIL") == 0, mock.count("calls that held the GIL")
-
-    x = jnp.ones(100)
-    penalty = jax.jit(lambda x: fj.penalty(x, L1, L2, backend="mock"))
-    np.testing.assert_allclose(penalty(x), 30, rtol=1e-6)
-    mock.fail_next("cudaMemsetAsync")
-    with pytest.raises(XLA_ERRORS, match="cudaMemsetAsync of the ticket: a mock error"):
-        jax.block_until_ready(penalty(x))
-    np.testing.assert_allclose(penalty(x), 30, rtol=1e-6)
-    mock.check_memory()
-
-
-class Launch:
-    """A launch through `_cuda.launch` on many small leaves of ones."""
-
-    def __init__(self, mock: Mock, leaves: int, op: Op = Op.SUMS) -> None:
-        self.mock, self.op, self.leaves = mock, op, leaves
-        self.plan = Plan((9,) * leaves, (2,) * leaves, (0,) * leaves, (1,) * leaves, (BOTH,) * leaves, GPU_CHUNK)
-        self.x, self.out = np.ones(9, np.float32), np.zeros(9, np.float32)
-        self.addresses = [self.x.ctypes.data] * leaves
-        if op is Op.GRADIENT:
-            self.addresses += [self.out.ctypes.data] * leaves
-        self.table, self.coefficients = self.plan.table, np.ones((1, 2))
-        size = mock.cuda.scratch_bytes(op, len(self.table), len(self.addresses))
-        self.scratch, self.totals = np.zeros(size, np.uint8), np.zeros((1, len(op.columns)))
-
-    def __call__(self) -> None:
-        self.totals[:] = -1
-        coefficients = self.coefficients.ctypes.data if self.op is Op.GRADIENT else 0
-        self.mock.cuda.launch(
-            self.op, False, self.table.ctypes.data, len(self.table), self.addresses, self.leaves, coefficients,
-            self.scratch.ctypes.data, self.totals.ctypes.data, 1, 0,
-        )  # fmt: skip
-
-    def succeeds(self) -> None:
-        self()
-        assert (self.totals[0, :2] == 9 * self.leaves).all(), self.totals
-
-    def fails(self, where: str) -> None:
-        with pytest.raises(RuntimeError, match=where):
-            self()
 
 
 def run(path: str, scenario: Callable[..., None], *args: Any) -> None:

@@ -3,21 +3,27 @@
     python -m tests.emulation.step_artefact            prints the table
     python -m tests.emulation.step_artefact --write    puts it into docs/gpu.md
 
-Registers and spills are those of the kernels in the module that was built; loads and stores are counted in the walk of
-one dtype, which is compiled without the switch over the others.
+Registers and spills are those of the images that the module carries; loads and stores are counted in the walk of one
+dtype, which is compiled without the switch over the others.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import functools
+import itertools
+import os
 import re
 import subprocess
 import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from fused_penalty._core.steps import Step
-from tests.emulation.artefact import compiled, cuobjdump, machine_code, resident_warps, show, under_way
+from tests.emulation.artefact import compiled, machine_code, resident_warps, show, under_way
+from tests.emulation.harness import toolkit
+from tests.emulation.images import make
 
 # Name of the dtypes: of x and of the state.
 KINDS = {
@@ -39,7 +45,7 @@ STREAMED = r"LDG\.E\.EF[.\w]*\.(64|128)"  # the arrays; coefficients and tables 
 
 @dataclass(frozen=True)
 class Launched:
-    """A kernel in the module."""
+    """A kernel as it is launched."""
 
     registers: int
     stack: int  # bytes of stack and local memory of a thread: what is spilled
@@ -64,21 +70,30 @@ class Row:
         return self.warps * 32 * self.loaded
 
 
-def in_the_module() -> dict[tuple[str, str], Launched]:
-    """By name and architecture."""
-    found, tool = importlib.util.find_spec("fused_penalty._cuda"), cuobjdump()
-    assert found is not None
-    assert found.origin is not None
-    assert tool is not None
-    command = [tool, "--dump-resource-usage", found.origin]
-    usage = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    kernels = {}
-    for part in usage.split("\narch = ")[1:]:
-        pattern = r"step_kernelILNS_4StepE(\d)ELb([01])\S*\s+REG:(\d+) STACK:(\d+).*?LOCAL:(\d+)"
-        for code, anchored, registers, stack, local in re.findall(pattern, part):
-            name = name_of(Step(int(code)), anchored == "1")
-            kernels[name, part.split()[0]] = Launched(int(registers), int(stack) + int(local))
-    return kernels
+def launched(kernel: str, arch: str) -> Launched:
+    """What ptxas, which every driver has in it, makes of the PTX that the module carries."""
+    step, anchored = KERNELS[kernel]
+    name = f"fused_penalty_step_{step.name.title().replace('_', '')}{'_anchored' if anchored else ''}"
+    ptx = archive()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "step.ptx"
+        file.write_text(ptx.get(f"{name}.80.ptx", ptx[f"{name}.70.ptx"]))
+        command = [ptxas(), "-v", f"-arch={arch}", str(file), "-o", os.devnull]
+        said = subprocess.run(command, check=True, capture_output=True, text=True).stderr
+    stack = re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", said)
+    registers = re.search(r"Used (\d+) registers", said)
+    assert stack is not None
+    assert registers is not None
+    return Launched(int(registers[1]), sum(map(int, stack.groups())))
+
+
+archive = functools.cache(make.read_archive)
+
+
+def ptxas() -> str:
+    top = toolkit()
+    assert top is not None
+    return str(top / "bin" / "ptxas")
 
 
 PROBE = """
@@ -107,14 +122,21 @@ def measure(kernel: str, arch: str, launched: Launched) -> list[Row]:
     ]  # fmt: skip
 
 
+def every(archs: Sequence[str]) -> dict[tuple[str, str], Launched]:
+    """By name and architecture."""
+    cases = list(itertools.product(KERNELS, archs))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return dict(zip(cases, pool.map(lambda case: launched(*case), cases), strict=True))
+
+
 def markdown() -> str:
     head = "| step | leaf | arch | registers | spills | bytes in flight/thread | stores | warps/SM | KB in flight/SM |"
     lines = [head, "|---|---|---|---|---|---|---|---|---|"]
-    for (kernel, arch), launched in sorted(in_the_module().items(), key=lambda item: (item[0][1], item[0][0])):
+    for (kernel, arch), found in sorted(every(("sm_80", "sm_90")).items(), key=lambda item: (item[0][1], item[0][0])):
         lines += [
-            f"| {r.kernel} | {r.kind} | {r.arch} | {launched.registers} | {launched.stack} | {r.loaded} | {r.stores} "
+            f"| {r.kernel} | {r.kind} | {r.arch} | {found.registers} | {found.stack} | {r.loaded} | {r.stores} "
             f"| {r.warps} | {r.in_flight // 1024} |"
-            for r in measure(kernel, arch, launched)
+            for r in measure(kernel, arch, found)
         ]
     return "\n".join(lines)
 

@@ -26,8 +26,9 @@ class Backend:
     """A row: `devices` are JAX platforms or torch device types; "any" stands for all of them.
 
     `load` makes the launcher or raises ImportError with the reason. `missing` says what the launcher lacks on this
-    machine: code can be compiled for a device that is not here, but not run. `steps`: whether it also makes an
-    optimizer's step.
+    machine: code can be compiled for a device that is not here, but not run. `unfit` says why it cannot run on the
+    device that is here: for that one nothing is to be compiled, either. `steps`: whether it also makes an optimizer's
+    step.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Backend:
     devices: tuple[str, ...]
     load: Callable[[], Any]
     missing: Callable[[], str | None] = lambda: None
+    unfit: Callable[[], str | None] = lambda: None
     steps: bool = False
 
     def reason(self) -> str | None:
@@ -125,13 +127,25 @@ def _load_module(name: str) -> Callable[[], Any]:
     return lambda: module(name)
 
 
-def _no_device() -> str | None:
-    return native("cuda").why_not()
+@functools.cache
+def _cuda_device() -> tuple[bool, str | None]:
+    """Whether a driver and a device are here, and why the kernels cannot run."""
+    return native("cuda").presence()
+
+
+def _no_cuda() -> str | None:
+    return _cuda_device()[1]
+
+
+def _unfit_cuda() -> str | None:
+    """Too old a driver, or a device older than all that the kernels are compiled for."""
+    here, why = _cuda_device()
+    return why if here else None
 
 
 BACKENDS = (
-    Backend("cuda", "jax", ("cuda",), _load_jax("cuda"), _no_device, steps=True),
-    Backend("cuda", "torch", ("cuda",), _load_torch("cuda"), _no_device, steps=True),
+    Backend("cuda", "jax", ("cuda",), _load_jax("cuda"), _no_cuda, _unfit_cuda, steps=True),
+    Backend("cuda", "torch", ("cuda",), _load_torch("cuda"), _no_cuda, _unfit_cuda, steps=True),
     Backend("cpu", "jax", ("cpu",), _load_jax("cpu"), steps=True),
     Backend("cpu", "torch", ("cpu",), _load_torch("cpu"), steps=True),
     # "cuda" is what PyTorch calls an AMD GPU, too; after "cpu", so that the interpreter runs when it is asked for

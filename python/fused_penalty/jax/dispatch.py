@@ -16,8 +16,8 @@ from jax.interpreters import mlir
 from jax.sharding import NamedSharding, PartitionSpec
 
 from .._core import backends
-from .._core.protocols import JaxBackend, Launched
 from .._core.errors import bad
+from .._core.protocols import JaxBackend, Launched
 
 
 class Launch(Hashable, Protocol):
@@ -63,7 +63,7 @@ def _on(platform: str) -> Callable[..., list[jax.Array]]:
 def _launcher(backend: str | None, platform: str, launch: Launch) -> JaxBackend:
     rows = backends.rows("jax", backend, steps=launch.is_step)
     for row in rows:
-        if row.fits(platform):
+        if row.fits(platform) and (backend or row.unfit() is None):
             if backend is None:
                 backends.warn_if_slow(row, platform)
             launcher: JaxBackend = row.launcher()

@@ -1,17 +1,15 @@
-"""A case through the PTX that nvcc emits, run by ptxemu."""
+"""A case through the PTX that the module carries, run by ptxemu."""
 
 from __future__ import annotations
 
 import ctypes
-import re
-import subprocess
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from fused_penalty._core.operations import Op
-from tests.emulation.harness import IN_PLACE, ROOT, WRITES, Case, Result
+from tests.emulation.harness import IN_PLACE, WRITES, Case, Result
+from tests.emulation.images import make
 from tests.emulation.ptx import emulator as ptxemu
 
 THREADS = 256
@@ -29,32 +27,20 @@ class Arguments(ctypes.Structure):
     ]
 
 
-SOURCE = """#include "kernels/cuda/kernel.h"
-namespace fused_penalty::cuda {
-// A function that takes their addresses instantiates the kernels of these operations.
-template <Op... kOps>
-void instantiate(const void** to) {
-  ((*to++ = reinterpret_cast<const void*>(penalty_kernel<kOps, false, 480>),
-    *to++ = reinterpret_cast<const void*>(penalty_kernel<kOps, true, 480>)),
-   ...);
-}
-template void instantiate<%s>(const void**);
-}
-"""
+def read_ptx(arch: str, ops: Sequence[Op]) -> ptxemu.Module:
+    """The images of these operations that the module carries for launches with few addresses; `arch`: 70 or 80."""
+    files = make.read_archive()
+    wanted = [k.name for k in make.kernels() if k.macros.get("OP") in {f"Op::k{name_of(op)}" for op in ops}]
+    found = [files.get(f"{name}.{arch}.ptx", files[f"{name}.70.ptx"]) for name in wanted if name.endswith("_few")]
+    return ptxemu.Module("".join(found))
 
 
-def compile_ptx(folder: Path, arch: str, ops: Sequence[Op]) -> ptxemu.Module:
-    code, out = folder / "kernels.cu", folder / f"{arch}.ptx"
-    code.write_text(SOURCE % ", ".join(f"static_cast<Op>({int(op)})" for op in ops))
-    flags = ["-std=c++17", "-O3", "--expt-relaxed-constexpr", "--fmad=false", f"-arch={arch}", f"-I{ROOT}", "-ptx"]
-    done = subprocess.run(["nvcc", *flags, str(code), "-o", str(out)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return ptxemu.Module(out.read_text())
+def name_of(op: Op) -> str:
+    return op.name.title().replace("_", "")
 
 
-def kernel_name(module: ptxemu.Module, case: Case) -> str:
-    mangled = re.compile(rf"penalty_kernel.*OpE{case.op}ELb{int(case.anchors is not None)}ELi480")
-    return next(name for name in module.kernels if mangled.search(name))
+def kernel_name(case: Case) -> str:
+    return f"fused_penalty_{name_of(case.op)}{'_anchored' if case.anchors is not None else ''}_few"
 
 
 def place(device: ptxemu.Device, case: Case) -> tuple[list[int], list[int]]:
@@ -94,6 +80,6 @@ def run_ptx(module: ptxemu.Module, case: Case, *, grid: int = 3, gran: str = "bl
         device.put(np.zeros(1, np.uint32)), totals, one, 0, len(table), slots, len(case.leaves),
         case.wide, case.wide, (ctypes.c_uint64 * 480)(*addresses),
     )  # fmt: skip
-    module.launch(device, kernel_name(module, case), grid, THREADS, [bytes(arguments)], gran=gran, seed=seed)
+    module.launch(device, kernel_name(case), grid, THREADS, [bytes(arguments)], gran=gran, seed=seed)
     found = device.get(totals, real, slots * columns).reshape(-1, columns)
     return Result(found, float(device.get(one, np.float32, 1)[0]), written(device, case, outs))

@@ -12,9 +12,9 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ..._core.protocols import Launched
 from ..._core.operations import Op
 from ..._core.plan import Plan
+from ..._core.protocols import Launched
 from ..._core.steps import COLUMNS, Step
 from ..versions import as_varying, varying, varying_as
 
@@ -127,6 +127,7 @@ def _split(found: jax.Array, reals: int) -> tuple[jax.Array, jax.Array]:
 
 
 def register(handlers: Mapping[str, Any], platform: str) -> None:
-    """Register the handler of each target with XLA, before anything that calls it is compiled."""
+    """Register the handler of each target with XLA, or its handlers by stage, before anything that calls it is
+    compiled."""
     for target, handler in handlers.items():
         jax.ffi.register_ffi_target(target, handler, platform=platform)

@@ -1,7 +1,8 @@
 """The launch of the CUDA kernels for torch: on the tensors' device, on its current stream, without waiting.
 
 Under `torch.cuda.graph` a replay reads the same addresses again, and so must the chunk table: it is made at the first
-call with a list of sizes. Make that call before the capture, as torch asks of every warm-up.
+call with a list of sizes, and a kernel is loaded at its first call. Make those calls before the capture, as torch asks
+of every warm-up.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ def enqueue(op: Op, buffers: Buffers, coefficients: Tensor | None, terms: tuple[
             scratch.data_ptr(),
             total.data_ptr(),
             plan.slot_count,
+            buffers.device.index,
             torch.cuda.current_stream().cuda_stream,
         )
     return total

@@ -1,5 +1,5 @@
-#include "kernel.h"
 #include "launch.h"
+
 #include "launcher.h"
 
 namespace fused_penalty::cuda {
@@ -9,9 +9,8 @@ int address_count(const Launch& call) {
   return call.leaves * (1 + (call.anchored ? 1 : 0) + (writes(call.op) ? 1 : 0));
 }
 
-template <Op kOp, bool kAnchored, int kCapacity>
-Status run_op(const Launch& call, cudaStream_t stream) {
-  static Residents residents;
+template <int kCapacity>
+void run_sized(const Launch& call, const Queue& queue) {
   Arguments<kCapacity> arg{call.chunks,
                            call.coefficients,
                            nullptr,
@@ -25,15 +24,9 @@ Status run_op(const Launch& call, cudaStream_t stream) {
                            call.wide_coefficients,
                            call.wide_totals,
                            {}};
-  return run(
-      penalty_kernel<kOp, kAnchored, kCapacity>, residents, arg, columns(kOp), call.scratch, address_count(call),
-      [&call](int i) { return call.addresses[i]; }, stream);
-}
-
-template <Op kOp, bool kAnchored>
-Status run_sized(const Launch& call, cudaStream_t stream) {
-  return address_count(call) <= kFew ? run_op<kOp, kAnchored, kFew>(call, stream)
-                                     : run_op<kOp, kAnchored, kMany>(call, stream);
+  run(
+      kernel_of(call.op, call.anchored, kCapacity == kMany), arg, columns(call.op), call.scratch, address_count(call),
+      [&call](int i) { return call.addresses[i]; }, queue);
 }
 
 }  // namespace
@@ -42,10 +35,15 @@ size_t scratch_bytes(Op op, int chunk_count, int addresses) {
   return scratch_bytes(columns(op), chunk_count, addresses);
 }
 
-Status launch(const Launch& call, cudaStream_t stream) {
-  return reported(visit(call.op, [&]<Op kOp>() {
-    return call.anchored ? run_sized<kOp, true>(call, stream) : run_sized<kOp, false>(call, stream);
-  }));
+void launch(const Launch& call, const Queue& queue) {
+  if (address_count(call) <= kFew)
+    run_sized<kFew>(call, queue);
+  else
+    run_sized<kMany>(call, queue);
+}
+
+void prepare(Op op, bool anchored, size_t addresses, const Queue& queue) {
+  prepare_kernels(kernel_of(op, anchored, addresses > kFew), addresses, queue);
 }
 
 }  // namespace fused_penalty::cuda

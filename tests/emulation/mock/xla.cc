@@ -1,33 +1,33 @@
-// The mock CUDA runtime, and the CUDA handlers as handlers of XLA's CPU client. Each buffer of a call is copied into
-// "device" memory of exactly its size between red zones, and results are copied back; so what a launch writes beside
-// its buffers is seen. Command buffers work as XLA's do: the first call of a program is recorded and then replayed, all
-// later ones are only replayed. What the handler allocated itself is then already somebody else's.
-#include "mock_runtime.h"
-
-#include <Python.h>
-
+// The CUDA handlers as handlers of XLA's CPU client. Each buffer of a call is copied into "device" memory of exactly
+// its size between red zones, and results are copied back; so what a launch writes beside its buffers is seen. Command
+// buffers work as XLA's do: before each execution the handler's stage `initialize` is called; the first call of a
+// program is recorded and then replayed, all later ones are only replayed. What the handler allocated itself is then
+// already somebody else's.
+#include <cstdlib>
 #include <cstring>
 #include <deque>
-#include <map>
 #include <memory>
-#include <mutex>
-#include <string>
-#include <vector>
+#include <stdexcept>
 
-#include "../../csrc/jax_cuda.h"
+#include "mock.h"
+#include "xla/ffi/api/c_api.h"
+
+extern "C" {
+void mock_capture(mock::Stream*, mock::Nodes*);
+void mock_set_context(int device);
+}
 
 namespace {
 
-using Nodes = std::vector<std::function<void()>>;
-struct Stream {
-  Nodes* recording = nullptr;
-} stream;
-
-std::recursive_mutex lock;
-std::map<std::string, long long> counts;
-std::string failing;
-cudaError_t last = cudaSuccess;
+using mock::counts;
+mock::Stream stream;
 int device = 0, replays = 0, skew = 0;
+
+using Handler = XLA_FFI_Error* (*)(XLA_FFI_CallFrame*);
+struct Stages {
+  Handler initialize, execute;
+};
+Stages handlers[2];  // of an operation, of a step
 
 // `bytes` bytes at 16 modulo 32, between red zones.
 class Block {
@@ -167,7 +167,7 @@ class Buffers {
 
 struct CommandBuffer {
   std::unique_ptr<Buffers> buffers;
-  Nodes nodes;
+  mock::Nodes nodes;
 };
 std::unique_ptr<CommandBuffer> program;
 
@@ -177,36 +177,49 @@ void look_for_damage(const Buffers& buffers) {
     if (a.given_away) counts["bytes of others changed"] += a.block.changed(true);
 }
 
-template <XLA_FFI_Error* (*kHandler)(XLA_FFI_CallFrame*)>
-XLA_FFI_Error* hosted(XLA_FFI_CallFrame* frame) {
-  if (frame->extension_start) return kHandler(frame);  // XLA asks for metadata
-  const std::lock_guard guard(lock);
+XLA_FFI_Error* hosted(const Stages& handler, XLA_FFI_CallFrame* frame) {
+  if (frame->extension_start) return handler.execute(frame);  // XLA asks for metadata
+  const std::lock_guard guard(mock::lock);
   XLA_FFI_Api api = *frame->api;
   api.XLA_FFI_Stream_Get = [](XLA_FFI_Stream_Get_Args* args) -> XLA_FFI_Error* {
     args->stream = &stream;
     return nullptr;
   };
+  api.XLA_FFI_DeviceOrdinal_Get = [](XLA_FFI_DeviceOrdinal_Get_Args* args) -> XLA_FFI_Error* {
+    args->device_ordinal = device;
+    return nullptr;
+  };
   api.XLA_FFI_DeviceMemory_Allocate = allocate;
   api.XLA_FFI_DeviceMemory_Free = release;
-  const auto call = [&](Buffers& buffers) {
+  mock_set_context(device);  // as XLA does, on whatever thread it runs
+  const auto call = [&](Buffers& buffers, Handler stage, XLA_FFI_ExecutionStage name) {
     auto mine = buffers.on_device(*frame);
     mine.api = &api;
-    return kHandler(&mine);
+    mine.stage = name;
+    return stage(&mine);
   };
+  const auto initialize = [&](Buffers& buffers) {
+    return call(buffers, handler.initialize, XLA_FFI_ExecutionStage_INITIALIZE);
+  };
+  const auto execute = [&](Buffers& buffers) { return call(buffers, handler.execute, XLA_FFI_ExecutionStage_EXECUTE); };
   if (replays == 0) {
     Buffers buffers(*frame);
     buffers.fill(*frame);
-    if (auto* error = call(buffers)) return error;
+    if (auto* error = initialize(buffers)) return error;
+    if (auto* error = execute(buffers)) return error;
     look_for_damage(buffers);
     buffers.copy_back(*frame);
     return nullptr;
   }
-  if (!program) {
+  if (program) {
+    if (auto* error = initialize(*program->buffers)) return error;
+  } else {
     auto fresh = std::make_unique<CommandBuffer>();
     fresh->buffers = std::make_unique<Buffers>(*frame);
-    stream.recording = &fresh->nodes;
-    auto* error = call(*fresh->buffers);
-    stream.recording = nullptr;
+    if (auto* error = initialize(*fresh->buffers)) return error;
+    mock_capture(&stream, &fresh->nodes);
+    auto* error = execute(*fresh->buffers);
+    mock_capture(&stream, nullptr);
     if (error) return error;
     ++counts["records"];
     program = std::move(fresh);
@@ -223,61 +236,13 @@ XLA_FFI_Error* hosted(XLA_FFI_CallFrame* frame) {
 
 }  // namespace
 
-namespace mock {
-
-cudaError_t entered(const char* function) {
-  const std::lock_guard guard(lock);
-  ++counts[function];
-  counts["calls that held the GIL"] += PyGILState_Check();
-  if (failing != function) return cudaSuccess;
-  failing.clear();
-  return last = cudaErrorUnknown;
-}
-
-void enqueue(cudaStream_t given, std::function<void()> work) {
-  auto* on = reinterpret_cast<Stream*>(given);
-  if (on && on->recording)
-    on->recording->push_back(std::move(work));
-  else
-    work();
-}
-
-int blocks_per_processor() { return 2; }
-
-}  // namespace mock
-
 extern "C" {
 
-// What the test says and asks.
 void mock_command_buffers(int replays_of_each_call) { program.reset(), replays = replays_of_each_call; }
-void mock_fail_next(const char* function) { failing = function; }
 void mock_use_device(int number) { device = number; }
 void mock_skew_results(int bytes) { skew = bytes; }
-void mock_set_last_error(int error) { last = static_cast<cudaError_t>(error); }
-int mock_last_error() { return last; }
-long long mock_count(const char* what) { return counts[what]; }
+void mock_use_handlers(int step, Handler initialize, Handler execute) { handlers[step] = {initialize, execute}; }
 
-XLA_FFI_Error* mock_fused_penalty(XLA_FFI_CallFrame* f) { return hosted<FusedPenaltyCuda>(f); }
-XLA_FFI_Error* mock_fused_penalty_step(XLA_FFI_CallFrame* f) { return hosted<FusedPenaltyStepCuda>(f); }
-
-// The runtime.
-const char* cudaGetErrorString(cudaError_t e) { return e ? "a mock error" : "no error"; }
-cudaError_t cudaGetLastError() { return std::exchange(last, cudaSuccess); }
-cudaError_t cudaGetDeviceCount(int* n) {
-  *n = 1;
-  return mock::entered("cudaGetDeviceCount");
-}
-cudaError_t cudaGetDevice(int* number) {
-  *number = device;
-  return mock::entered("cudaGetDevice");
-}
-cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
-  *value = 3;
-  return mock::entered("cudaDeviceGetAttribute");
-}
-cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t given) {
-  if (auto e = mock::entered("cudaMemsetAsync"); e != cudaSuccess) return e;
-  mock::enqueue(given, [=] { memset(to, value, bytes); });
-  return cudaSuccess;
-}
+XLA_FFI_Error* mock_fused_penalty(XLA_FFI_CallFrame* f) { return hosted(handlers[0], f); }
+XLA_FFI_Error* mock_fused_penalty_step(XLA_FFI_CallFrame* f) { return hosted(handlers[1], f); }
 }
