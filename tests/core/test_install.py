@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 from tests.support import wheels
-from tests.support.paths import ROOT
 
 SETTINGS = ("CUDACXX", "CUDA_PATH", "CUDA_HOME", "CUDAToolkit_ROOT", "CXX", "CXXFLAGS")
 # What CMake would take for a compiler.

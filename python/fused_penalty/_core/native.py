@@ -8,7 +8,10 @@ import warnings
 from typing import Any
 
 PACKAGE = __package__.rpartition(".")[0]  # fused_penalty
-REMEDY = {"cpu": "install from source with a C++20 compiler", "cuda": "install from source on Linux with a C++20 compiler"}
+REMEDY = {
+    "cpu": "install from source with a C++20 compiler",
+    "cuda": "install from source on Linux with a C++20 compiler",
+}
 
 
 def module(name: str) -> Any:
