@@ -3,6 +3,7 @@ host for anything."""
 
 from __future__ import annotations
 
+import ast
 import importlib
 import os
 import re
@@ -45,6 +46,15 @@ def test_the_reference_has_all_that_is_public(site: Path, module: str) -> None:
     missing = {public for public in importlib.import_module(name).__all__ if f"{name}.{public}" not in ids}
     assert {p for p in missing if not any(i.startswith(f"{name}.") and i.endswith(f".{p}") for i in ids)} == set()
     assert "&gt;&gt;&gt;" in page  # examples are code, not quotations in quotations
+
+
+@pytest.mark.parametrize("module", ["keras", "lightning", "transformers"])
+def test_the_reference_has_the_training_libraries(site: Path, module: str) -> None:
+    """By the source: their packages are not here."""
+    source = (ROOT / "python" / "fused_penalty" / f"{module}.py").read_text()
+    public = ast.literal_eval(re.search(r"^__all__ = (.+)$", source, re.MULTILINE)[1])  # type: ignore[index]
+    ids = set(re.findall(r'id="([\w.]+)"', (site / "api" / "trainers.html").read_text()))
+    assert {f"fused_penalty.{module}.{name}" for name in public} <= ids
 
 
 def test_links_to_elsewhere(site: Path) -> None:
