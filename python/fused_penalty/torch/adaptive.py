@@ -15,7 +15,7 @@ from .metrics import Metric, Rule
 from .params import Selection
 from .scalars import as_double
 from .steps import matrix, proximal_columns, run_steps
-from .strengths import combine, per_leaf
+from .strengths import per_leaf, value_of
 from .writable import check_writable
 
 
@@ -57,7 +57,7 @@ def step_in_metric(
         columns["skip"] = (overflow.to(device) > 0).to(torch.float64).expand_as(l1)
     parts = [(Step.PROX_METRIC, index) for index in s.by_device]
     totals = run_steps(parts, s.leaves, s.anchors, {StepRole.SECOND: seconds}, matrix(columns), backend)[:, :2]
-    return combine(s, totals if s.shards is None else s.shards.all_reduce(totals)).to(s.dtype)
+    return value_of(s, totals if s.shards is None else s.shards.all_reduce(totals))
 
 
 def _column(values: Sequence[Any], device: torch.device) -> Tensor:

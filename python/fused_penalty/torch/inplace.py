@@ -18,7 +18,7 @@ from .._core.plan import L2
 from .._core.strengths import check_flag, l2_of
 from .params import Selection, is_frozen, select, zeros
 from .scalars import as_double, check_scalar
-from .strengths import coefficients_of, combine, requested
+from .strengths import coefficients_of, requested, value_of
 from .types import Anchor, Frozen, Mask, Params, Step, Strength
 from .updates import update
 from .writable import check_writable
@@ -88,7 +88,7 @@ def add_gradients(s: Selection, backend: str | None, *, create: bool = False, sc
         coefficients = coefficients_of(Op.ADD_GRADIENT, s)
         if scale is not None:
             coefficients = coefficients * scale[:, None]
-        return combine(s, update(Op.ADD_GRADIENT, s, outs, coefficients, backend)).to(s.dtype)
+        return value_of(s, update(Op.ADD_GRADIENT, s, outs, coefficients, backend))
 
 
 def _gradients(leaves: list[Tensor]) -> list[Tensor | None]:
@@ -155,7 +155,7 @@ def proximal_step(s: Selection, step: Tensor, outs: list[Tensor | None], backend
     """`prox_` of a selection; step: a scalar or (n,), float64."""
     with torch.no_grad():
         check_writable(s, outs)
-        return combine(s, update(Op.PROX, s, outs, coefficients_of(Op.PROX, s, step), backend)).to(s.dtype)
+        return value_of(s, update(Op.PROX, s, outs, coefficients_of(Op.PROX, s, step), backend))
 
 
 def regularize_(
@@ -205,7 +205,7 @@ def regularize_(
         # the L2 term stays where it has to carry the NaN of a bad l1
         terms = (t if isinstance(a, float) else t | L2 for t, a in zip(s.groups.terms, s.groups.l1, strict=True))
         s = replace(s, groups=replace(s.groups, terms=tuple(terms)))
-        return combine(s, update(Op.REGULARIZE, s, outs, coefficients, backend)).to(s.dtype)
+        return value_of(s, update(Op.REGULARIZE, s, outs, coefficients, backend))
 
 
 def select_to_write(

@@ -76,6 +76,20 @@ def is_step(l1: Tensor, l2: Tensor, length: float | Tensor) -> Tensor:
     return (torch.minimum(least, length) if isinstance(length, Tensor) else least) >= 0
 
 
+def value_of(s: Selection, total: Tensor) -> Tensor:
+    """The penalty, in the dtype of the result.
+
+    Where the totals are numbers on the host already and the strengths two floats, it is made of Python's floats: each
+    operation of torch takes longer than that.
+    """
+    strengths = (*s.groups.l1, *s.groups.l2)
+    on_host = total.device.type == "cpu" and not total.requires_grad and is_plain()
+    if not on_host or len(strengths) > 2 or not all(isinstance(strength, float) for strength in strengths):
+        return combine(s, total).to(s.dtype)
+    value = sum(a * b for a, b in zip(strengths, total.sum(0).tolist(), strict=True) if a != 0)
+    return torch.tensor(value, dtype=s.dtype, device="cpu")
+
+
 def combine(s: Selection, total: Tensor) -> Tensor:
     """Σ_i ( l1_i·S_i0 + l2_i·S_i1 ) in float64; a zero strength removes its term even if S is not finite."""
     parts = []

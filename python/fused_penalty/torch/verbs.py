@@ -10,7 +10,7 @@ from .._core.strengths import l2_of
 from . import ops
 from .devices import Part, on_each_device
 from .params import Selection, is_frozen, select, zeros
-from .strengths import coefficients_of, combine, requested
+from .strengths import coefficients_of, requested, value_of
 from .summaries import sums_of
 from .types import Anchor, Frozen, Mask, Params, Strength
 
@@ -74,7 +74,7 @@ def penalty(
     backend = requested(backend)
     if not s.leaves:
         return zeros()
-    return combine(s, sums_of(s, backend)).to(s.dtype)
+    return value_of(s, sums_of(s, backend))
 
 
 def penalty_and_grad(
@@ -120,7 +120,7 @@ def penalty_and_grad(
     if s.leaves:
         with torch.no_grad():
             total, chosen = _gradients(s, backend)
-            value = combine(s, total).to(s.dtype)
+            value = value_of(s, total)
     grads = [chosen.get(i) for i in range(len(s.all.tensors))]
     return value, grads if s.all.keys is None else dict(zip(s.all.keys, grads, strict=True))
 
