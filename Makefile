@@ -29,7 +29,7 @@ help:
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 18
 
 test: $(VENV)/.test  ## the whole test suite
-	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -p no:benchmark
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder -p no:benchmark
 
 # What a fresh machine would get: an environment for this Python alone, filled from the package index without this
 # machine's pip configuration, which may name files of its own (a mirror can be given as PIP_INDEX_URL). torch from the

@@ -15,6 +15,13 @@ import pytest
 
 from tests.support import frontends
 
+# Files of few tests that take minutes. They come first, so that no worker is left with one when the others are done.
+LONG = ("tests/triton/test_suite.py", "tests/kernels/test_sanitizers.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+
 
 @pytest.fixture(params=list(frontends.params()))
 def frontend(request: pytest.FixtureRequest) -> frontends.Frontend:
