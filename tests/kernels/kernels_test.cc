@@ -1,4 +1,4 @@
-// The launcher against a plain loop in long double. Modes: values, threads, forks, failing, overrun, race.
+// The launcher against a plain loop in long double. Modes: values, threads, callers, forks, failing, overrun, race.
 #include "kernels_test.h"
 
 #include <cstdlib>
@@ -96,7 +96,8 @@ int main(int argc, char** argv) {
   const std::string mode = argc > 1 ? argv[1] : "values";
   if (mode == "values") check_values();
   if (mode == "threads") check_threads();
-  if (mode == "forks") check_forks();
+  if (mode == "callers") check_callers(0);
+  if (mode == "forks") check_callers(20);
   if (mode == "failing") check_failing();
   if (mode == "overrun") overrun();
   if (mode == "race") race();

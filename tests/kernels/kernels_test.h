@@ -92,7 +92,7 @@ inline std::vector<double> run(Op op, bool anchored, Isa isa, Helpers& pool, con
 // What a mode of the program does.
 void check_values();
 void check_threads();
-void check_forks();
+void check_callers(int children);
 void check_failing();
 void overrun();  // seeded faults: the sanitizer must end the program
 void race();
