@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Leaves = dict[str, np.ndarray]
 MODELS = ("gpt2", "resnet50", "many", "minilm", "vit-b16", "huge")
 DTYPES = ("float32", "bfloat16")
-SIZES = {f"{mib} MiB": mib << 20 for mib in (1, 4, 16, 64, 256)}  # bytes of one leaf
+SIZES = {f"{mib}MiB": mib << 20 for mib in (1, 4, 16, 64, 256)}  # bytes of one leaf
 L1, L2 = 1e-5, 1e-4  # the strengths of every case
 RATE = 1e-3  # and the learning rate of every step
 MAX_NORM = 1.0  # to which gradients are clipped

@@ -11,8 +11,8 @@ from benchmarks.report.sizes import scaling, share
 
 Number = float | None
 F32, BF16 = DTYPES
-_READ = {"4 MiB": 0.65, "16 MiB": 0.75, "64 MiB": 0.85, "256 MiB": 0.9}
-_IN_PLACE = {"16 MiB": 0.6, "64 MiB": 0.8, "256 MiB": 0.9}
+_READ = {"4MiB": 0.65, "16MiB": 0.75, "64MiB": 0.85, "256MiB": 0.9}
+_IN_PLACE = {"16MiB": 0.6, "64MiB": 0.8, "256MiB": 0.9}
 _SHARES = (
     ("ours sums", F32, _READ), ("ours sums", BF16, _READ), ("ours prox_", F32, _IN_PLACE),
     ("ours add_grad_", F32, _IN_PLACE),
@@ -141,7 +141,7 @@ def claims(results: dict[Key, Result]) -> list[Claim]:
         *(Claim(f"torch {name}, one leaf of {size} in {dtype}, all threads: share of {PAIRS[name]}",
                 share(results, name, "all threads", size, dtype), "", least=least)
           for name, dtype, bounds in _SHARES for size, least in bounds.items()),
-        Claim("torch sums, one leaf of 4 MiB: all threads over one", scaling(results, "ours sums", "4 MiB", F32),
+        Claim("torch sums, one leaf of 4 MiB: all threads over one", scaling(results, "ours sums", "4MiB", F32),
               least=1.4),
         Claim("torch forward, gpt2: bfloat16 over our float32, elements/s", narrower("torch", "ours"), least=1.5),
         Claim("JAX forward, gpt2: bfloat16 over our float32, elements/s", narrower("jax", "ours jit"), least=1.5),

@@ -39,7 +39,10 @@ def table(results: dict[Key, Result], style: dict[str, object]) -> Table | None:
     rows = list(_rows(results))
     if not rows:
         return None
-    made = Table(title="ONE LEAF UNDER PYTORCH, GB/s: torch / ours, and our share of torch's", **style)  # type: ignore[arg-type]
+    made = Table(
+        title="ONE LEAF UNDER PYTORCH, GB/s of torch's sum, mul_ and add_ / of our sums, prox_ and add_grad_, and our share",
+        **style,
+    )  # type: ignore[arg-type]
     made.add_column("pass", no_wrap=True)
     for size in SIZES:
         made.add_column(size, justify="right", no_wrap=True)
@@ -56,11 +59,11 @@ def _rows(results: dict[Key, Result]) -> Iterator[list[str]]:
                 if not mine:
                     continue
                 cells = [
-                    f"{theirs[size]:.3g} / {mine[size]:.3g}  [bold]{mine[size] / theirs[size]:.2f}[/]"
+                    f"{theirs[size]:.3g} / {mine[size]:.3g} [bold]{mine[size] / theirs[size]:.2f}[/]"
                     if size in mine and size in theirs else ""
                     for size in SIZES
                 ]  # fmt: skip
-                yield [f"{ours} over {peer}, {dtype}, {threads}", *cells]
+                yield [f"{ours.removeprefix('ours ')}, {dtype}, {threads}", *cells]
 
 
 def draw(results: dict[Key, Result], file: Path, machine: str) -> Path | None:
