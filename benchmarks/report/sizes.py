@@ -40,7 +40,7 @@ def table(results: dict[Key, Result], style: dict[str, object]) -> Table | None:
     if not rows:
         return None
     made = Table(
-        title="ONE LEAF UNDER PYTORCH, GB/s of torch's sum, mul_ and add_ / of our sums, prox_ and add_grad_, and our share",
+        title="ONE LEAF UNDER PYTORCH, GB/s: torch's sum, mul_ and add_ / our sums, prox_ and add_grad_, and our share",
         **style,
     )  # type: ignore[arg-type]
     made.add_column("pass", no_wrap=True)
