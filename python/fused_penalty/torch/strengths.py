@@ -83,8 +83,12 @@ def value_of(s: Selection, total: Tensor) -> Tensor:
     operation of torch takes longer than that.
     """
     strengths = (*s.groups.l1, *s.groups.l2)
-    watched = torch._C._len_torch_function_stack() > 0  # by a mode, which is to see what a GPU would do
-    on_host = total.device.type == "cpu" and not (total.requires_grad or watched) and is_plain()
+    on_host = (
+        is_plain()
+        and torch._C._len_torch_function_stack() == 0  # a mode is to see what a GPU would do
+        and total.device.type == "cpu"
+        and not total.requires_grad
+    )
     if not on_host or len(strengths) > 2 or not all(isinstance(strength, float) for strength in strengths):
         return combine(s, total).to(s.dtype)
     value = sum(a * b for a, b in zip(strengths, total.sum(0).tolist(), strict=True) if a != 0)
