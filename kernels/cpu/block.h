@@ -10,7 +10,6 @@
 
 #include <array>
 #include <cstring>
-#include <type_traits>
 
 #include "../elastic_net.h"
 #include "elements.h"
@@ -20,16 +19,11 @@ namespace {
 
 constexpr int kRows = 8, kRuns = 4, kBlockRows = kRows * kRuns;
 
+// An accumulator for each lane of a row, and a quarter of them, which a run leaves.
 template <class T>
-struct Geometry {
-  using V = Register<T>;
-  using Lane = std::remove_reference_t<decltype(V{}[0])>;
-  static constexpr int kLanes = 128 / sizeof(Lane);
-  static constexpr int kWidth = sizeof(V) / sizeof(Lane);
-  static constexpr int kRegisters = kLanes / kWidth;
-  using Registers = std::array<V, kRegisters>;  // an accumulator for each lane
-  static constexpr int kQuarter = kLanes / 4;   // what a run leaves of them
-  using Quarter = Vector<Lane, kQuarter * sizeof(Lane)>;
+struct Geometry : RowOf<T, 128> {
+  static constexpr int kQuarter = RowOf<T, 128>::kLanes / 4;
+  using Quarter = Vector<typename RowOf<T, 128>::Lane, 128 / 4>;
   using Doubles = Vector<double, kQuarter * sizeof(double)>;
 };
 

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #if defined(__SSE2__)
 #include <immintrin.h>
 #endif
@@ -54,6 +55,17 @@ struct ComputeIn<double> {
 };
 template <class T>
 using Register = typename ComputeIn<T>::type;
+
+// A row of elements whose lanes take kBytes, and the registers that hold it.
+template <class T, int kBytes>
+struct RowOf {
+  using V = Register<T>;
+  using Lane = std::remove_reference_t<decltype(V{}[0])>;
+  static constexpr int kLanes = kBytes / sizeof(Lane);
+  static constexpr int kWidth = sizeof(V) / sizeof(Lane);
+  static constexpr int kRegisters = kLanes / kWidth;
+  using Registers = std::array<V, kRegisters>;
+};
 
 template <class V>
 inline V load_bits(const void* p) {

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <array>
-#include <type_traits>
 
 #include "../step_formula.h"
 #include "elements.h"
@@ -23,15 +22,14 @@ struct StepCursor {
 
 template <class T, class S, Step kStep, bool kAnchored>
 struct StepWalk {
-  using V = Register<T>;
-  using Lane = std::remove_reference_t<decltype(V{}[0])>;
-  static constexpr int kLanes = 64 / sizeof(Lane);
-  static constexpr int kWidth = sizeof(V) / sizeof(Lane);
-  static constexpr int kRegisters = kLanes / kWidth;
+  using Row = RowOf<T, 64>;
+  using V = typename Row::V;
+  using Lane = typename Row::Lane;
+  using Lanes = typename Row::Registers;
+  static constexpr int kLanes = Row::kLanes, kWidth = Row::kWidth, kRegisters = Row::kRegisters;
   static constexpr int kParts = 8;  // double accumulators of a column, which one register or two can hold
   using Totals = std::array<double, kParts>;
   using Coefficients = StepCoefficients<V, Lane>;
-  using Lanes = std::array<V, kRegisters>;
   struct Block {
     Lanes abs, square, grad_square, step_square;
     std::array<decltype(V{} == V{}), kRegisters> zeros;
