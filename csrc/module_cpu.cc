@@ -47,7 +47,7 @@ void launch(int op_code, const Table& table, const Tensors& x, const Tensors* an
   expect(cpu::supported(isa), "isa", "is an instruction set that this processor lacks");
   const std::vector<void*> writable = out ? writable_addresses(*out) : std::vector<void*>();
   const py::gil_scoped_release unlocked;
-  cpu::PoolThreads helpers(std::min(threads, cpu::processors()));
+  cpu::PoolThreads helpers(threads);
   cpu::launch({op, chunks, table.shape(0), x.addresses.data(), anchor ? anchor->addresses.data() : nullptr,
                out ? writable.data() : nullptr, pairs, found.data, found.count},
               helpers, isa);

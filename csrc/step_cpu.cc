@@ -2,8 +2,6 @@
 
 #include <pybind11/stl.h>
 
-#include <algorithm>
-
 #include "../kernels/cpu/pool.h"
 #include "../kernels/cpu/step_launch.h"
 #include "step_arrays.h"
@@ -24,7 +22,7 @@ void launch_step(int code, const Table& table, const Tensors& x, const Tensors* 
   const Chunk* chunks = checked_chunks(table, x, found.count);
   expect(cpu::supported(isa), "isa", "is an instruction set that this processor lacks");
   const py::gil_scoped_release unlocked;
-  cpu::PoolThreads helpers(std::min(threads, cpu::processors()));
+  cpu::PoolThreads helpers(threads);
   cpu::launch({step, chunks, table.shape(0), at.x, at.anchor, at.gradient, at.first, at.second, at.maximum,
                at.wide_state.get(), given.data, found.data, found.count},
               helpers, isa);

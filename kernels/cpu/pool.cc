@@ -1,5 +1,6 @@
 #include "pool.h"
 
+#include <algorithm>
 #include <system_error>
 #include <thread>
 #if defined(__linux__)
@@ -18,8 +19,7 @@ std::atomic<Pool*> current{nullptr};
 [[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, [] { current = nullptr; });
 #endif
 
-}  // namespace
-
+// Those that this process may run on.
 int processors() {
 #if defined(__linux__)
   cpu_set_t set;
@@ -27,6 +27,8 @@ int processors() {
 #endif
   return static_cast<int>(std::thread::hardware_concurrency());
 }
+
+}  // namespace
 
 Pool& Pool::of_this_process() {
   Pool* pool = current;
@@ -68,6 +70,11 @@ Task Pool::next() {
   tasks_.pop_front();
   waiting_ = tasks_.size();
   return task;
+}
+
+int PoolThreads::available() const {
+  if (!helpers_) helpers_ = std::min(threads_, processors()) - 1;
+  return *helpers_;
 }
 
 }  // namespace fused_penalty::cpu

@@ -10,6 +10,7 @@
 #include <condition_variable>
 #include <deque>
 #include <mutex>
+#include <optional>
 #include <utility>
 
 #include "parallel.h"
@@ -35,19 +36,17 @@ class Pool {
   int threads_ = 0;
 };
 
-// Processors that this process may run on.
-int processors();
-
-// Helpers from a pool, for `threads` in all with the caller.
+// Helpers from the pool, for `threads` in all with the caller, but no more than processors that this process may run
+// on. Nothing is asked or started before a call is large enough for a helper.
 class PoolThreads final : public Helpers {
  public:
-  explicit PoolThreads(int threads, Pool& pool = Pool::of_this_process()) : helpers_(threads - 1), pool_(pool) {}
-  int available() const override { return helpers_; }
-  void start(Task task) override { pool_.start(std::move(task), helpers_); }
+  explicit PoolThreads(int threads) : threads_(threads) {}
+  int available() const override;
+  void start(Task task) override { Pool::of_this_process().start(std::move(task), available()); }
 
  private:
-  int helpers_;
-  Pool& pool_;
+  int threads_;
+  mutable std::optional<int> helpers_;  // once it has been asked for
 };
 
 }  // namespace fused_penalty::cpu

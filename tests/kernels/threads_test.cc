@@ -14,6 +14,18 @@
 namespace fused_penalty::cpu {
 namespace {
 
+// So many threads of a pool, whatever this machine has.
+class Exactly final : public Helpers {
+ public:
+  explicit Exactly(int threads, Pool& pool = Pool::of_this_process()) : helpers_(threads - 1), pool_(pool) {}
+  int available() const override { return helpers_; }
+  void start(Task task) override { pool_.start(std::move(task), helpers_); }
+
+ private:
+  int helpers_;
+  Pool& pool_;
+};
+
 // Helpers that start when the work is over: what a busy pool of a framework does.
 class LateThreads final : public Helpers {
  public:
@@ -40,7 +52,7 @@ struct LargeCall {
       out.emplace_back(DType::kFloat32, n, 0, 3);
     }
     table = table_of(x, 1 << 14);
-    PoolThreads one(1);
+    Exactly one(1);
     expected = run(Op::kGradient, true, best_isa(), one, x, anchor, out, table);
   }
 
@@ -63,7 +75,7 @@ void check_threads() {
   LargeCall call;
   for (int threads = 2; threads <= 5; ++threads)
     for (int repeat = 0; repeat < 5; ++repeat) {
-      PoolThreads pool(threads);
+      Exactly pool(threads);
       call.expect_same(pool, "threads " + std::to_string(threads));
     }
   LateThreads late;
@@ -78,19 +90,19 @@ void check_callers(int children) {
     callers.emplace_back([&] {
       LargeCall call;
       while (!over) {
-        PoolThreads pool(4);
+        Exactly pool(4);
         call.expect_same(pool, "one of several callers");
       }
     });
   LargeCall call;
   for (int repeat = 0; repeat < 20; ++repeat) {
-    PoolThreads pool(4);
+    Exactly pool(4);
     call.expect_same(pool, "the last of several callers");
   }
   for (int child = 0; child < children; ++child) {
     const pid_t id = fork();
     if (id == 0) {
-      PoolThreads pool(4);
+      Exactly pool(4);
       call.expect_same(pool, "in a child");
       _exit(failures > 0);
     }
@@ -121,7 +133,7 @@ void check_failing() {
     pools.push_back(new Pool);  // its threads never end
     for (int repeat = 0; repeat < 4; ++repeat)
       for (int threads = 2; threads <= 7; ++threads) {
-        PoolThreads pool(threads, *pools.back());
+        Exactly pool(threads, *pools.back());
         call.expect_same(pool, std::to_string(threads) + " threads, every " + std::to_string(every) + " fails");
       }
     expect(failed_threads() > 0, "a creation has failed");
@@ -135,7 +147,7 @@ void check_failing() {
     std::vector<double> totals(call.x.size() * 2);
     std::vector<const void*> xs;
     for (const Leaf& leaf : call.x) xs.push_back(leaf.data);
-    PoolThreads pool(4);
+    Exactly pool(4);
     const Launch sums{Op::kSums, call.table.data(), static_cast<int64_t>(call.table.size()),
                       xs.data(), nullptr,           nullptr,
                       nullptr,   totals.data(),     static_cast<int64_t>(xs.size())};
@@ -154,7 +166,7 @@ void check_failing() {
 
 void race() {
   int64_t shared = 0;
-  PoolThreads pool(4);
+  Exactly pool(4);
   for_each(100000, 3, pool, [&](int64_t i) noexcept { shared += i; });
   std::printf("%lld\n", static_cast<long long>(shared));
 }
