@@ -133,7 +133,7 @@ def _selection(
         check_memory(leaves, names, argument)
         check_memory(anchors, names[: len(anchors)], "anchor")
         survey = look(leaves)
-    elif survey[2] is not None:
+    else:
         leaves = Surveyed(leaves, survey[2])
     return Selection(flat, index, leaves, anchors, groups, survey[0], survey[1], shards, survey[2], argument)
 

@@ -77,32 +77,19 @@ def is_step(l1: Tensor, l2: Tensor, length: float | Tensor) -> Tensor:
 
 
 def value_of(s: Selection, total: Tensor) -> Tensor:
-    """The penalty, in the dtype of the result.
-
-    Where the totals are numbers on the host already and the strengths two floats, it is made of Python's floats: each
-    operation of torch takes longer than that.
-    """
-    strengths = (*s.groups.l1, *s.groups.l2)
-    on_host = (
-        is_plain()
-        and torch._C._len_torch_function_stack() == 0  # a mode is to see what a GPU would do
-        and total.device.type == "cpu"
-        and not total.requires_grad
-    )
-    if not on_host or len(strengths) > 2 or not all(isinstance(strength, float) for strength in strengths):
-        return combine(s, total).to(s.dtype)
-    value = sum(a * b for a, b in zip(strengths, total.sum(0).tolist(), strict=True) if a != 0)
-    return torch.tensor(value, dtype=s.dtype, device="cpu")
+    """The penalty, in the dtype of the result."""
+    return combine(s, total).to(s.dtype)
 
 
 def combine(s: Selection, total: Tensor) -> Tensor:
     """Σ_i ( l1_i·S_i0 + l2_i·S_i1 ) in float64; a zero strength removes its term even if S is not finite."""
-    parts = []
-    for k, strengths in enumerate((s.groups.l1, s.groups.l2)):
-        if len(strengths) > 1 or not isinstance(strengths[0], float):
-            parts.append(core.scale(per_leaf(s, k), total[:, k]).sum())
-        elif strengths[0] != 0:
-            parts.append(strengths[0] * total[:, k].sum())
+    each = (s.groups.l1, s.groups.l2)
+    static = [k for k, strengths in enumerate(each) if len(strengths) == 1 and isinstance(strengths[0], float)]
+    parts = [core.scale(per_leaf(s, k), total[:, k]).sum() for k in (0, 1) if k not in static]
+    live = [k for k in static if each[k][0] != 0]
+    if live:
+        sums = total.sum(0).unbind()
+        parts += [each[k][0] * sums[k] for k in live]
     if len(parts) == 2:
         return parts[0] + parts[1]
     return parts[0] if parts else total.new_zeros(())
