@@ -10,9 +10,8 @@ from matplotlib.axes import Axes
 from benchmarks.harness.results import Key, Result
 from benchmarks.models.cases import DTYPES, MODELS
 from benchmarks.report import sizes
-from benchmarks.report.sizes import OURS, PEER
+from benchmarks.report.figures import LIMIT, OURS, PEER, finish, plain
 
-LIMIT = "#c0392b"
 HALO = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # keeps a number readable on the line
 
 
@@ -41,7 +40,7 @@ def _forward(results: dict[Key, Result], dtype: str, file: Path, machine: str) -
         leaves = "1 leaf" if notes["leaves"] == 1 else f"{notes['leaves']:,} leaves"
         axis.set_title(f"{model}: {leaves}, {notes['bytes'] / 1e6:.0f} MB", fontsize=10, loc="left")
         axis.set_xlabel("GB/s (parameters read once / median time); longer is better", fontsize=8)
-    return _finish(figure, file, f"Elastic-net penalty, forward, {dtype}", machine)
+    return finish(figure, file, f"Elastic-net penalty, forward, {dtype}", machine)
 
 
 def _step(results: dict[Key, Result], file: Path, machine: str) -> Path | None:
@@ -63,7 +62,7 @@ def _step(results: dict[Key, Result], file: Path, machine: str) -> Path | None:
         axis.set_xlim(0, 1.15 * max(times))
         axis.set_title(f"{model}, {framework}", fontsize=10, loc="left")
         axis.set_xlabel("ms (median, best run); shorter is better", fontsize=8)
-    return _finish(figure, file, "Whole SGD step, float32, donated (JAX) or in place (torch)", machine)
+    return finish(figure, file, "Whole SGD step, float32, donated (JAX) or in place (torch)", machine)
 
 
 def _grid(count: int, height: float) -> tuple[plt.Figure, list[Axes]]:
@@ -85,19 +84,10 @@ def _bars(axis: Axes, rows: list[Result], values: list[float], number: str) -> N
     bars = axis.barh([f"{r.framework} {r.name}" for r in rows], values, color=colours, height=0.7)
     axis.bar_label(bars, [number.format(v) for v in values], padding=3, fontsize=8, bbox=HALO)
     axis.set_ylim(max(len(rows), 5) - 0.5, -0.5)  # the first on top, and no fat bars where there are few
-    axis.tick_params(labelsize=8)
-    axis.spines[["top", "right"]].set_visible(False)
+    plain(axis)
 
 
 def _line(axis: Axes, x: float, text: str) -> None:
     """The bound to compare with; its text stands over the panel, where no bar can be."""
     axis.axvline(x, color=LIMIT, linestyle="--", linewidth=1.5)
     axis.set_title(f"- - {text}", fontsize=9, loc="right", color=LIMIT)
-
-
-def _finish(figure: plt.Figure, file: Path, title: str, machine: str) -> Path:
-    figure.suptitle(f"{title}\n{machine}", fontsize=11)
-    figure.tight_layout()
-    figure.savefig(file, dpi=120)
-    plt.close(figure)
-    return file

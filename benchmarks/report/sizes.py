@@ -11,8 +11,8 @@ from rich.table import Table
 from benchmarks.contenders.sizes import PAIRS, THREADS, key
 from benchmarks.harness.results import Key, Result
 from benchmarks.models.cases import DTYPES, SIZES
+from benchmarks.report.figures import OURS, PEER, finish, plain
 
-OURS, PEER = "#1b7f5c", "#a9b4c2"
 LINES = {"1 thread": "--", "all threads": "-"}
 
 
@@ -84,10 +84,5 @@ def draw(results: dict[Key, Result], file: Path, machine: str) -> Path | None:
         axis.set_ylabel("GB/s of the leaf", fontsize=8)
         axis.set_title(dtype, fontsize=10, loc="left")
         axis.legend(fontsize=7, frameon=False)
-        axis.tick_params(labelsize=8)
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"One leaf under PyTorch, beside torch's pass over the same buffer\n{machine}", fontsize=11)
-    figure.tight_layout()
-    figure.savefig(file, dpi=120)
-    plt.close(figure)
-    return file
+        plain(axis)
+    return finish(figure, file, "One leaf under PyTorch, beside torch's pass over the same buffer", machine)
